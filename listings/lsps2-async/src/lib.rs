@@ -1,0 +1,1 @@
+//! lsps2-async
