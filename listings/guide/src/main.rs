@@ -1,2 +1,2 @@
 //! guide
-fn main(){}
+fn main() {}
