@@ -1,2 +1,238 @@
-//! guide
-fn main() {}
+//! `cargo run`: plays the flow, or one party of it.
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use guide::demo::{self, Refused, Summary};
+use guide::{serve, terminal};
+use lsps2_async::lease::TrustModel;
+use lsps2_async::payer::PayerMode;
+use regtest::{Chain, RpcAuth};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Async payments over LSPS2 JIT channels: a wallet that is offline and has no channel gets paid.
+#[derive(Parser)]
+#[command(name = "guide", version)]
+struct Command {
+    #[command(subcommand)]
+    what: Option<What>,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Play the whole story with four nodes and show where every msat went.
+    Demo(DemoArgs),
+    /// Run one party, with commands on standard input and JSON on standard output.
+    Node(NodeArgs),
+    /// Serve an embedded chain to `node` processes, on loopback.
+    Chain(ChainArgs),
+}
+
+#[derive(Args)]
+struct DemoArgs {
+    /// Whether the payer stays online, or leaves its HTLC with its LSP and goes offline too.
+    #[arg(long, value_enum, default_value = "offline")]
+    payer: Payer,
+    /// Which side trusts: the LSP broadcasts the funding at once, or only when it has been paid.
+    #[arg(long, value_enum, default_value = "client")]
+    trust: Trust,
+    /// What to pay, in msat.
+    #[arg(long, default_value_t = 100_000_000)]
+    amount: u64,
+    /// The chain to play on. `bitcoind` starts the program that BITCOIND_EXE names.
+    #[arg(long, value_enum, default_value = "embedded")]
+    chain: DemoChain,
+    /// Print everything that happens as JSON, one object a line; the last is a summary.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Default for DemoArgs {
+    fn default() -> Self {
+        Self {
+            payer: Payer::Offline,
+            trust: Trust::Client,
+            amount: 100_000_000,
+            chain: DemoChain::Embedded,
+            json: false,
+        }
+    }
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Payer {
+    Online,
+    Offline,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Trust {
+    /// The LSP trusts the client.
+    Lsp,
+    /// The client trusts the LSP.
+    Client,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum DemoChain {
+    Embedded,
+    Bitcoind,
+}
+
+#[derive(Args)]
+struct NodeArgs {
+    /// Which party.
+    #[arg(value_enum)]
+    role: terminal::RoleName,
+    /// The party's folder; made if it does not exist.
+    #[arg(long)]
+    data: PathBuf,
+    /// Where to take connections. Port 0 takes any free one.
+    #[arg(long, default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+    /// The chain, as HOST:PORT of a bitcoind on regtest or of `guide chain`.
+    #[arg(long)]
+    chain: String,
+    /// The user and password of the chain's RPC, as USER:PASSWORD.
+    #[arg(long, default_value = "guide:guide", conflicts_with = "cookie")]
+    rpc_auth: String,
+    /// The cookie file of the chain's RPC.
+    #[arg(long)]
+    cookie: Option<PathBuf>,
+    /// For a payer: whether it stays online. For an LSP: see --trust.
+    #[arg(long, value_enum, default_value = "offline")]
+    payer: Payer,
+    /// For an LSP: which side trusts.
+    #[arg(long, value_enum, default_value = "client")]
+    trust: Trust,
+}
+
+#[derive(Args)]
+struct ChainArgs {
+    /// Where to listen; loopback only.
+    #[arg(long, default_value_t = SocketAddr::from((Ipv4Addr::LOCALHOST, 18_443)))]
+    listen: SocketAddr,
+    /// The user and password, as USER:PASSWORD.
+    #[arg(long, default_value = "guide:guide")]
+    rpc_auth: String,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let command = Command::parse();
+    let done = match command
+        .what
+        .unwrap_or_else(|| What::Demo(DemoArgs::default()))
+    {
+        What::Demo(args) => return run_demo(args).await,
+        What::Node(args) => run_node(args).await,
+        What::Chain(args) => run_chain(args).await,
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// 0: paid. 1: not paid. 2: refused before anything started (as for a wrong option).
+async fn run_demo(args: DemoArgs) -> ExitCode {
+    let options = demo::Options {
+        payer: payer_mode(args.payer),
+        trust: trust_model(args.trust),
+        amount_msat: args.amount,
+        json: args.json,
+    };
+    let played = match demo_chain(args.chain).await {
+        Ok(chain) => demo::run(&options, chain).await,
+        Err(error) => Err(error),
+    };
+    let (summary, code) = match played {
+        Ok(summary) => (summary, ExitCode::SUCCESS),
+        Err(error) => match error.downcast_ref::<Refused>() {
+            Some(refused) => (
+                Summary::unpaid("refused", refused.to_string()),
+                ExitCode::from(2),
+            ),
+            None => (
+                Summary::unpaid("failed", format!("{error:#}")),
+                ExitCode::FAILURE,
+            ),
+        },
+    };
+    match (&summary.error, args.json) {
+        (_, true) => println!(
+            "{}",
+            serde_json::to_string(&summary).expect("a summary is JSON")
+        ),
+        (Some(error), false) => eprintln!("error: {error}"),
+        (None, false) => print!("{}", demo::table(&summary)),
+    }
+    code
+}
+
+async fn demo_chain(which: DemoChain) -> Result<Chain> {
+    match which {
+        DemoChain::Embedded => Ok(Chain::embedded()),
+        DemoChain::Bitcoind => match std::env::var_os("BITCOIND_EXE") {
+            Some(exe) => Chain::bitcoind_temporary(exe.as_ref()).await,
+            None => Err(Refused(
+                "no bitcoind: set BITCOIND_EXE to the program, or use --chain embedded".to_owned(),
+            )
+            .into()),
+        },
+    }
+}
+
+async fn run_node(args: NodeArgs) -> Result<()> {
+    let auth = match args.cookie {
+        Some(cookie) => RpcAuth::Cookie(cookie),
+        None => user_and_password(&args.rpc_auth)?,
+    };
+    let chain = Chain::rpc(&args.chain, auth).await.with_context(|| {
+        format!(
+            "no chain at {}: start one with `cargo run -- chain`, or a bitcoind",
+            args.chain
+        )
+    })?;
+    terminal::run(terminal::Options {
+        role: args.role,
+        data: args.data,
+        listen: args.listen,
+        chain,
+        payer: payer_mode(args.payer),
+        trust: trust_model(args.trust),
+    })
+    .await
+}
+
+async fn run_chain(args: ChainArgs) -> Result<()> {
+    let RpcAuth::UserPass(user, password) = user_and_password(&args.rpc_auth)? else {
+        bail!("--rpc-auth takes USER:PASSWORD");
+    };
+    serve::run(args.listen, user, password).await
+}
+
+fn user_and_password(both: &str) -> Result<RpcAuth> {
+    let (user, password) = both
+        .split_once(':')
+        .context("--rpc-auth takes USER:PASSWORD")?;
+    Ok(RpcAuth::UserPass(user.to_owned(), password.to_owned()))
+}
+
+fn payer_mode(payer: Payer) -> PayerMode {
+    match payer {
+        Payer::Online => PayerMode::AlwaysOnline,
+        Payer::Offline => PayerMode::OftenOffline,
+    }
+}
+
+fn trust_model(trust: Trust) -> TrustModel {
+    match trust {
+        Trust::Lsp => TrustModel::LspTrustsClient,
+        Trust::Client => TrustModel::ClientTrustsLsp,
+    }
+}

@@ -1,6 +1,17 @@
 //! What the recipient bought: a lease on an intercept SCID, and the store that keeps it.
 
+mod codec;
+#[cfg(test)]
+pub(crate) mod fixtures;
+mod store;
+#[cfg(test)]
+mod tests;
+
+pub use codec::RecordError;
+pub use store::{ActiveLeases, LeaseStore, LeaseStoreError, UnreadableLease};
+
 use bitcoin::secp256k1::PublicKey;
+use core::fmt;
 use core::time::Duration;
 use lightning::ln::types::ChannelId;
 use lightning::types::payment::PaymentHash;
@@ -72,6 +83,13 @@ pub struct LeaseId {
     pub intercept_scid: u64,
 }
 
+/// `<node id>_<scid>`: also the key under which a [`LeaseStore`] keeps the lease.
+impl fmt::Display for LeaseId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}_{}", self.lsp_node_id, self.intercept_scid)
+    }
+}
+
 /// Parameters bought with `lsps2.buy`: everything the recipient must know to be paid over a channel
 /// that does not exist yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,6 +114,20 @@ impl Lease {
         self.opening_fee_params
             .opening_fee_msat(self.payment_size_msat.unwrap_or(gross_msat))
     }
+
+    /// The smallest HTLC, in msat, the path of this lease may let through; `None` if the lease
+    /// cannot be paid at all.
+    ///
+    /// A fixed-size lease takes its agreed size and no less: the LSP holds a smaller HTLC until
+    /// the rest arrives, and a payer who chose the amount has no rest to send.
+    pub fn smallest_htlc_msat(&self) -> Option<u64> {
+        let Some(size) = self.payment_size_msat else {
+            return self.opening_fee_params.smallest_payment_msat();
+        };
+        let terms = &self.opening_fee_params;
+        let allowed = terms.min_payment_size_msat..=terms.max_payment_size_msat;
+        (allowed.contains(&size) && terms.opening_fee_msat(size)? < size).then_some(size)
+    }
 }
 
 /// How a lease was spent.
@@ -111,6 +143,16 @@ pub struct Consumption {
     pub settled: bool,
 }
 
+impl Consumption {
+    /// Whether a payment is this one once more, after a crash between the consumption and the
+    /// claim, and not a second payment or a larger fee.
+    pub fn allows_replay(&self, payment_hash: &PaymentHash, skimmed_fee_msat: u64) -> bool {
+        !self.settled
+            && self.payment_hash == *payment_hash
+            && skimmed_fee_msat <= self.skimmed_fee_msat
+    }
+}
+
 /// The life of a lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LeaseState {
@@ -120,4 +162,13 @@ pub enum LeaseState {
     Consumed(Consumption),
     /// `valid_until` passed before it was used.
     Expired,
+}
+
+/// A lease and how far its life has gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseRecord {
+    /// What was bought.
+    pub lease: Lease,
+    /// Whether it may still be used.
+    pub state: LeaseState,
 }

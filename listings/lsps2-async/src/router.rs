@@ -1,1 +1,383 @@
-//! router
+//! Step 3: the lease is decoded and its intercept SCID is injected into the payment paths.
+//!
+//! LDK builds the static invoice by itself and offers one public hook on the way:
+//! [`Router::create_blinded_payment_paths`]. [`JitRouter`] wraps any router and answers that call
+//! for offers while the wallet has a lease and too little inbound liquidity. [`LspMessageRouter`]
+//! lets a woken wallet answer through its LSP, so that it needs no other connection.
+
+use bitcoin::secp256k1::{self, PublicKey, Secp256k1};
+use core::ops::Deref;
+use core::time::Duration;
+use lightning::blinded_path::IntroductionNode;
+use lightning::blinded_path::message::{BlindedMessagePath, MessageContext, MessageForwardNode};
+use lightning::blinded_path::payment::{
+    AsyncBolt12OfferContext, BlindedPaymentPath, Bolt12OfferContext, ForwardTlvs,
+    PaymentConstraints, PaymentContext, PaymentForwardNode, PaymentRelay, ReceiveTlvs,
+};
+use lightning::ln::channel_state::ChannelDetails;
+use lightning::ln::channelmanager::{MIN_FINAL_CLTV_EXPIRY_DELTA, PaymentId};
+use lightning::onion_message::messenger::{Destination, MessageRouter, OnionMessagePath};
+use lightning::routing::router::{InFlightHtlcs, Route, RouteParameters, Router};
+use lightning::sign::{EntropySource, ReceiveAuthKey};
+use lightning::types::features::BlindedHopFeatures;
+use lightning::types::payment::PaymentHash;
+use lightning_liquidity::utils::time::TimeProvider;
+
+use crate::lease::{ActiveLeases, Lease};
+use crate::metadata::LeaseMetadata;
+
+/// bLIP-52 asks the client for a final CLTV delta two blocks above its usual minimum.
+const BLIP52_EXTRA_FINAL_BLOCKS: u16 = 2;
+
+/// Which paths a wallet puts into an invoice. An invoice never holds both kinds: a payer that split
+/// a payment over both would leave the JIT part below what opens the channel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PathPolicy {
+    /// Ordinary paths are used once one usable channel can receive this much, in msat. An invoice
+    /// for a larger amount needs that amount.
+    pub enough_inbound_msat: u64,
+    /// A lease is used only while at least this long remains until its `valid_until`.
+    pub min_validity_left: Duration,
+    /// Blocks added to the final CLTV delta. A payment held at the payer's LSP survives about as
+    /// many blocks longer; its HTLC is also locked up for as many blocks more if it fails.
+    pub extra_final_cltv_delta: u16,
+    /// The most JIT paths in one invoice, one for each LSP. Each costs about 350 bytes of the
+    /// 5 KiB a static invoice may have.
+    pub max_jit_paths: usize,
+}
+
+impl Default for PathPolicy {
+    fn default() -> Self {
+        Self {
+            enough_inbound_msat: 1,
+            min_validity_left: Duration::ZERO,
+            extra_final_cltv_delta: 0,
+            max_jit_paths: 3,
+        }
+    }
+}
+
+/// What [`PathPolicy::choose`] decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PathChoice {
+    /// The wrapped router builds the paths, over existing channels.
+    Ordinary,
+    /// One path for each of these leases, over its intercept SCID.
+    Jit(Vec<Lease>),
+    /// No invoice: there is neither a usable channel nor an active lease. LDK asks again later.
+    Refuse,
+}
+
+impl PathPolicy {
+    /// Decides for an invoice over `amount_msat` (`None` for a static invoice).
+    ///
+    /// `largest_inbound_msat` is the inbound capacity of the best usable channel, `None` if there
+    /// is no usable channel.
+    pub fn choose(
+        &self,
+        amount_msat: Option<u64>,
+        largest_inbound_msat: Option<u64>,
+        leases: Vec<Lease>,
+        now: Duration,
+    ) -> PathChoice {
+        let needed = self.enough_inbound_msat.max(amount_msat.unwrap_or(0));
+        if largest_inbound_msat.is_some_and(|inbound| inbound >= needed) {
+            return PathChoice::Ordinary;
+        }
+        let leases = self.usable(leases, amount_msat, now);
+        match (leases.is_empty(), largest_inbound_msat) {
+            (false, _) => PathChoice::Jit(leases),
+            (true, Some(_)) => PathChoice::Ordinary,
+            (true, None) => PathChoice::Refuse,
+        }
+    }
+
+    /// One lease for each LSP, the first given, of those that can serve the amount.
+    fn usable(&self, leases: Vec<Lease>, amount_msat: Option<u64>, now: Duration) -> Vec<Lease> {
+        let mut usable: Vec<Lease> = Vec::new();
+        for lease in leases {
+            let new_lsp = usable
+                .iter()
+                .all(|l| l.id.lsp_node_id != lease.id.lsp_node_id);
+            if new_lsp && self.serves(&lease, amount_msat, now) {
+                usable.push(lease);
+            }
+        }
+        usable.truncate(self.max_jit_paths);
+        usable
+    }
+
+    fn serves(&self, lease: &Lease, amount_msat: Option<u64>, now: Duration) -> bool {
+        let params = &lease.opening_fee_params;
+        let lasts = params.valid_until > now.saturating_add(self.min_validity_left);
+        let Some(smallest) = params.smallest_payment_msat() else {
+            return false;
+        };
+        let fits = amount_msat.is_none_or(|a| smallest <= a && a <= params.max_payment_size_msat);
+        lasts && fits
+    }
+}
+
+/// A [`Router`] that puts JIT paths into a wallet's offers and delegates everything else.
+///
+/// * `R` finds routes and builds ordinary paths, for example LDK's `DefaultRouter`;
+/// * `L` knows the leases, usually an `Arc<LeaseStore<_>>`;
+/// * `T` tells the time.
+pub struct JitRouter<R: Router, L: ActiveLeases, ES: EntropySource, T: Deref>
+where
+    T::Target: TimeProvider,
+{
+    inner: R,
+    leases: L,
+    entropy_source: ES,
+    time: T,
+    policy: PathPolicy,
+}
+
+impl<R: Router, L: ActiveLeases, ES: EntropySource, T: Deref> JitRouter<R, L, ES, T>
+where
+    T::Target: TimeProvider,
+{
+    /// Wraps `inner`.
+    pub fn new(inner: R, leases: L, entropy_source: ES, time: T, policy: PathPolicy) -> Self {
+        Self {
+            inner,
+            leases,
+            entropy_source,
+            time,
+            policy,
+        }
+    }
+
+    fn choose(&self, amount_msat: Option<u64>, channels: &[ChannelDetails]) -> PathChoice {
+        let now = self.time.duration_since_epoch();
+        let inbound = channels
+            .iter()
+            .filter(|c| c.is_usable)
+            .map(|c| c.inbound_capacity_msat)
+            .max();
+        self.policy
+            .choose(amount_msat, inbound, self.leases.active_leases(now), now)
+    }
+
+    fn jit_path<S: secp256k1::Signing + secp256k1::Verification>(
+        &self,
+        lease: &Lease,
+        recipient: PublicKey,
+        key: ReceiveAuthKey,
+        mut tlvs: ReceiveTlvs,
+        secp_ctx: &Secp256k1<S>,
+    ) -> Result<BlindedPaymentPath, ()> {
+        let terms = write_and_read_back(lease, &mut tlvs.payment_context)?;
+        let lsp_hop = jit_hop(&terms, lease, tlvs.payment_constraints.max_cltv_expiry);
+        let final_delta = MIN_FINAL_CLTV_EXPIRY_DELTA
+            .checked_add(BLIP52_EXTRA_FINAL_BLOCKS)
+            .and_then(|delta| delta.checked_add(self.policy.extra_final_cltv_delta))
+            .ok_or(())?;
+        BlindedPaymentPath::new(
+            &[lsp_hop],
+            recipient,
+            key,
+            tlvs,
+            u64::MAX,
+            final_delta,
+            &self.entropy_source,
+            secp_ctx,
+        )
+    }
+}
+
+/// Step 2 and the first half of step 3: the lease goes into the metadata, and what the path is
+/// built from is what comes out of it. What the recipient will read at the claim has been read
+/// once already.
+fn write_and_read_back(lease: &Lease, context: &mut PaymentContext) -> Result<LeaseMetadata, ()> {
+    let metadata = match context {
+        PaymentContext::AsyncBolt12Offer(AsyncBolt12OfferContext {
+            payment_metadata, ..
+        })
+        | PaymentContext::Bolt12Offer(Bolt12OfferContext {
+            payment_metadata, ..
+        }) => payment_metadata,
+        PaymentContext::Bolt12Refund(_) => return Err(()),
+    };
+    LeaseMetadata::for_lease(lease)
+        .map_err(|_| ())?
+        .insert_into(metadata);
+    LeaseMetadata::read_from(metadata.as_ref())
+        .ok()
+        .flatten()
+        .ok_or(())
+}
+
+/// The second half of step 3: the one forwarding hop of a JIT path is the LSP, and its next channel
+/// is the intercept SCID.
+fn jit_hop(terms: &LeaseMetadata, lease: &Lease, payee_max_cltv_expiry: u32) -> PaymentForwardNode {
+    let delta = terms.cltv_expiry_delta;
+    PaymentForwardNode {
+        node_id: terms.lsp_node_id,
+        htlc_maximum_msat: lease.opening_fee_params.max_payment_size_msat,
+        tlvs: ForwardTlvs {
+            short_channel_id: terms.intercept_scid,
+            // The LSP earns the opening fee, which it skims; it charges no routing fee on top.
+            payment_relay: PaymentRelay {
+                cltv_expiry_delta: delta,
+                fee_proportional_millionths: 0,
+                fee_base_msat: 0,
+            },
+            payment_constraints: PaymentConstraints {
+                max_cltv_expiry: payee_max_cltv_expiry.saturating_add(delta.into()),
+                // LDK's LSP checks this before it intercepts. Without it, one HTLC too small to pay
+                // the fee retires the lease for everybody.
+                htlc_minimum_msat: terms.min_htlc_msat,
+            },
+            features: BlindedHopFeatures::empty(),
+            next_blinding_override: None,
+        },
+    }
+}
+
+impl<R: Router, L: ActiveLeases, ES: EntropySource, T: Deref> Router for JitRouter<R, L, ES, T>
+where
+    T::Target: TimeProvider,
+{
+    fn create_blinded_payment_paths<S: secp256k1::Signing + secp256k1::Verification>(
+        &self,
+        recipient: PublicKey,
+        key: ReceiveAuthKey,
+        channels: Vec<ChannelDetails>,
+        tlvs: ReceiveTlvs,
+        amount_msat: Option<u64>,
+        secp: &Secp256k1<S>,
+    ) -> Result<Vec<BlindedPaymentPath>, ()> {
+        let for_an_offer = matches!(
+            tlvs.payment_context,
+            PaymentContext::AsyncBolt12Offer(_) | PaymentContext::Bolt12Offer(_)
+        );
+        let choice = if for_an_offer {
+            self.choose(amount_msat, &channels)
+        } else {
+            PathChoice::Ordinary
+        };
+        match choice {
+            PathChoice::Refuse => Err(()),
+            PathChoice::Ordinary => self.inner.create_blinded_payment_paths(
+                recipient,
+                key,
+                channels,
+                tlvs,
+                amount_msat,
+                secp,
+            ),
+            PathChoice::Jit(leases) => leases
+                .iter()
+                .map(|lease| self.jit_path(lease, recipient, key, tlvs.clone(), secp))
+                .collect(),
+        }
+    }
+
+    fn find_route(
+        &self,
+        payer: &PublicKey,
+        params: &RouteParameters,
+        first_hops: Option<&[&ChannelDetails]>,
+        inflight_htlcs: InFlightHtlcs,
+    ) -> Result<Route, &'static str> {
+        self.inner
+            .find_route(payer, params, first_hops, inflight_htlcs)
+    }
+
+    fn find_route_with_id(
+        &self,
+        payer: &PublicKey,
+        params: &RouteParameters,
+        first_hops: Option<&[&ChannelDetails]>,
+        inflight_htlcs: InFlightHtlcs,
+        payment_hash: PaymentHash,
+        payment_id: PaymentId,
+    ) -> Result<Route, &'static str> {
+        self.inner.find_route_with_id(
+            payer,
+            params,
+            first_hops,
+            inflight_htlcs,
+            payment_hash,
+            payment_id,
+        )
+    }
+}
+
+/// A [`MessageRouter`] that reaches everybody through the LSP.
+///
+/// LDK's `DefaultMessageRouter` only reaches direct peers: a woken wallet would be told to connect
+/// to the payer, or to the payer's LSP, whose address it may not know. This one asks the wrapped
+/// router first and puts the LSP in between wherever that would need a new connection.
+pub struct LspMessageRouter<M: MessageRouter> {
+    inner: M,
+    lsp_node_id: PublicKey,
+}
+
+impl<M: MessageRouter> LspMessageRouter<M> {
+    /// Wraps `inner`; messages go through `lsp_node_id` while it is connected.
+    pub fn new(inner: M, lsp_node_id: PublicKey) -> Self {
+        Self { inner, lsp_node_id }
+    }
+
+    fn through_lsp(&self, destination: Destination) -> OnionMessagePath {
+        OnionMessagePath {
+            intermediate_nodes: vec![self.lsp_node_id],
+            destination,
+            first_node_addresses: Vec::new(),
+        }
+    }
+}
+
+/// Whether the LSP can be told whom to pass the message to: an introduction node given as an SCID
+/// has to be resolved by us, in a graph that a woken wallet may not have.
+fn is_reachable(destination: &Destination) -> bool {
+    match destination {
+        Destination::Node(_) => true,
+        Destination::BlindedPath(path) => match path.introduction_node() {
+            IntroductionNode::NodeId(_) => true,
+            IntroductionNode::DirectedShortChannelId(..) => false,
+        },
+    }
+}
+
+impl<M: MessageRouter> MessageRouter for LspMessageRouter<M> {
+    fn find_path(
+        &self,
+        sender: PublicKey,
+        peers: Vec<PublicKey>,
+        destination: Destination,
+    ) -> Result<OnionMessagePath, ()> {
+        let lsp_connected = peers.contains(&self.lsp_node_id);
+        let path = self
+            .inner
+            .find_path(sender, peers.clone(), destination.clone());
+        let is_direct = |path: &OnionMessagePath| {
+            path.first_node()
+                .is_some_and(|node| node == sender || peers.contains(&node))
+        };
+        match path {
+            Ok(path) if is_direct(&path) || !lsp_connected => Ok(path),
+            Ok(path) => Ok(self.through_lsp(path.destination)),
+            // Known, but without an address to connect to.
+            Err(()) if lsp_connected && is_reachable(&destination) => {
+                Ok(self.through_lsp(destination))
+            }
+            Err(()) => Err(()),
+        }
+    }
+
+    fn create_blinded_paths<S: secp256k1::Signing + secp256k1::Verification>(
+        &self,
+        recipient: PublicKey,
+        key: ReceiveAuthKey,
+        context: MessageContext,
+        peers: Vec<MessageForwardNode>,
+        secp_ctx: &Secp256k1<S>,
+    ) -> Result<Vec<BlindedMessagePath>, ()> {
+        self.inner
+            .create_blinded_paths(recipient, key, context, peers, secp_ctx)
+    }
+}

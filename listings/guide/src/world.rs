@@ -1,0 +1,388 @@
+//! Four parties on one chain: payer, payer's LSP, recipient's LSP, recipient.
+//!
+//! ```text
+//! payer --private channel-- payer-lsp --announced channel-- lsp -- (nothing yet) -- recipient
+//! ```
+
+use anyhow::{Context, Result, bail};
+use bitcoin::hashes::Hash;
+use bitcoin::{ScriptBuf, WPubkeyHash};
+use lightning::offers::offer::Offer;
+use lsps2_async::lease::{Lease, TrustModel};
+use lsps2_async::negotiate::NegotiationPolicy;
+use lsps2_async::payer::PayerMode;
+use node::lsp::{Lsp, LspPolicy};
+use node::payer::Payer;
+use node::payer_lsp::PayerLsp;
+use node::recipient::{Recipient, RecipientPolicy};
+use node::transcript::{Entry, HtlcState, NotSeen, Transcript, What};
+use node::{Node, NodeConfig, wallet_script};
+use regtest::Chain;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// How long anything may take before a run is given up, on a slow machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The capacity of the payer's channel, in sat.
+pub const PAYER_CHANNEL_SAT: u64 = 12_000_000;
+/// The capacity of the announced channel between the LSPs, in sat. By LDK's default a single HTLC
+/// takes at most a quarter of it.
+pub const LSP_CHANNEL_SAT: u64 = 16_000_000;
+
+/// What a world is like.
+#[derive(Clone, Debug)]
+pub struct Story {
+    /// Whether the payer may go offline.
+    pub payer: PayerMode,
+    /// How the recipient's LSP sells.
+    pub lsp: LspPolicy,
+    /// How the recipient behaves.
+    pub recipient: RecipientPolicy,
+}
+
+impl Story {
+    /// The usual story with this payer and this trust model.
+    pub fn new(payer: PayerMode, trust: TrustModel) -> Self {
+        Self {
+            payer,
+            lsp: LspPolicy::new(trust),
+            recipient: RecipientPolicy::default(),
+        }
+    }
+}
+
+/// The four parties. The recipient and the payer come and go; the LSPs only restart.
+pub struct World {
+    /// What happened so far.
+    pub transcript: Transcript,
+    /// The chain.
+    pub chain: Chain,
+    /// The payer, while it is online.
+    pub payer: Option<Payer>,
+    /// The payer's LSP.
+    pub payer_lsp: PayerLsp,
+    /// The recipient's LSP; `None` only while it restarts.
+    pub lsp: Option<Lsp>,
+    /// The recipient, while it is online.
+    pub recipient: Option<Recipient>,
+    story: Story,
+    lsp_address: SocketAddr,
+    folder: TempDir,
+}
+
+impl World {
+    /// Starts the payer and both LSPs, with coins, channels and gossip. The recipient is not there.
+    pub async fn new(chain: Chain, story: Story) -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("lsps2-async-").tempdir()?;
+        let transcript = Transcript::new();
+        fund(&chain, &folder, &["payer", "payer-lsp", "lsp"]).await?;
+        let config = |name: &str| node_config(&folder, &chain, &transcript, name, any_port());
+        let (lsp, payer_lsp, payer) = tokio::try_join!(
+            Lsp::start(config("lsp"), story.lsp.clone()),
+            PayerLsp::start(config("payer-lsp")),
+            Payer::start(config("payer"), story.payer),
+        )?;
+        let world = Self {
+            lsp_address: lsp.address(),
+            transcript,
+            chain,
+            payer: Some(payer),
+            payer_lsp,
+            lsp: Some(lsp),
+            recipient: None,
+            story,
+            folder,
+        };
+        world
+            .open_channels()
+            .await
+            .context("setting up the channels")?;
+        Ok(world)
+    }
+
+    async fn open_channels(&self) -> Result<()> {
+        let (payer, payer_lsp, lsp) = (self.payer(), &self.payer_lsp, self.lsp());
+        payer.connect(payer_lsp.id(), payer_lsp.address()).await?;
+        payer_lsp.connect(lsp.id(), lsp.address()).await?;
+        let from = self.transcript.position();
+        payer.open_channel(payer_lsp.id(), PAYER_CHANNEL_SAT, false)?;
+        payer_lsp.open_channel(lsp.id(), LSP_CHANNEL_SAT, true)?;
+        for node in ["payer", "payer-lsp"] {
+            self.see(from, |e| e.node == node && broadcast_ok(e))
+                .await?;
+        }
+        self.mine(6).await?;
+        for (node, peer) in [
+            ("payer", "payer-lsp"),
+            ("payer-lsp", "lsp"),
+            ("lsp", "payer-lsp"),
+        ] {
+            self.see(from, |e| e.node == node && channel_is(e, "ready", peer))
+                .await?;
+        }
+        // A route needs the announced channel, both ways, and both announcements, everywhere.
+        let gossiped = |node: &Node| {
+            node.knows_channel(&payer_lsp.id(), &lsp.id())
+                && node.knows_node(&lsp.id())
+                && node.knows_node(&payer_lsp.id())
+        };
+        for node in [&**payer, &**payer_lsp, &**lsp] {
+            if !gossiped(node) {
+                self.see(from, |e| {
+                    matches!(e.what, What::Wire { .. }) && gossiped(node)
+                })
+                .await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts the recipient, new or from its folder. A new one is connected to its LSP.
+    pub async fn start_recipient(&mut self) -> Result<&Recipient> {
+        let config = self.config("recipient", any_port());
+        let recipient = Recipient::start(config, self.story.recipient.clone()).await?;
+        recipient
+            .connect_lsp(self.lsp().id(), self.lsp_address)
+            .await?;
+        Ok(self.recipient.insert(recipient))
+    }
+
+    /// Stops the recipient: it is offline.
+    pub async fn stop_recipient(&mut self) {
+        if let Some(recipient) = self.recipient.take() {
+            recipient.stop().await;
+        }
+    }
+
+    /// Starts the payer from its folder.
+    pub async fn start_payer(&mut self) -> Result<&Payer> {
+        let payer = Payer::start(self.config("payer", any_port()), self.story.payer).await?;
+        Ok(self.payer.insert(payer))
+    }
+
+    /// Stops the payer: it is offline.
+    pub async fn stop_payer(&mut self) {
+        if let Some(payer) = self.payer.take() {
+            payer.stop().await;
+        }
+    }
+
+    /// Stops the LSP. It is found at its address again after `start_lsp`.
+    pub async fn stop_lsp(&mut self) {
+        if let Some(lsp) = self.lsp.take() {
+            lsp.stop().await;
+        }
+    }
+
+    /// Starts the LSP from its folder, and waits for its channel to the payer's LSP.
+    pub async fn start_lsp(&mut self) -> Result<&Lsp> {
+        let from = self.transcript.position();
+        let config = self.config("lsp", self.lsp_address);
+        let lsp = Lsp::start(config, self.story.lsp.clone()).await?;
+        self.lsp = Some(lsp);
+        self.see(from, |e| {
+            e.node == "payer-lsp" && is_wire(e, "channel_reestablish")
+        })
+        .await?;
+        Ok(self.lsp())
+    }
+
+    /// The wallet's terms for a lease in this world.
+    pub fn buying_policy(&self) -> NegotiationPolicy {
+        NegotiationPolicy {
+            payment_size_msat: 100_000_000,
+            fixed_size: false,
+            max_fee_msat: 10_000_000,
+            min_validity: Duration::from_secs(3600),
+            our_to_self_delay: 144,
+            trust_model: TrustModel::ClientTrustsLsp,
+            timeout: Duration::from_secs(30),
+            token: None,
+        }
+    }
+
+    /// Steps 1 to 3: a lease, the server's paths, and the offer that comes of them.
+    pub async fn prepare_recipient(&mut self) -> Result<(Lease, Offer)> {
+        let policy = self.buying_policy();
+        self.start_recipient().await?;
+        let lsp = self.lsp().id();
+        let lease = self.recipient().buy_lease(lsp, policy).await?;
+        let paths = self.lsp().paths_for(b"alice").await?;
+        self.recipient().use_paths(paths)?;
+        let offer = self.recipient().wait_for_offer(PATIENCE).await?;
+        Ok((lease, offer))
+    }
+
+    /// Step 4, as far as it goes without the recipient: the payment waits, and if the payer may go
+    /// offline, its HTLC is locked at its own LSP.
+    pub async fn pay_while_recipient_is_offline(
+        &self,
+        offer: &Offer,
+        amount_msat: u64,
+    ) -> Result<()> {
+        let from = self.transcript.position();
+        self.payer().pay(offer, amount_msat)?;
+        if self.story.payer == PayerMode::OftenOffline {
+            self.see(from, |e| {
+                e.node == "payer-lsp" && is_wire(e, "revoke_and_ack")
+            })
+            .await?;
+        }
+        // `held_htlc_available` waits for the recipient in its LSP's mailbox.
+        let kept = |e: &Entry| match &e.what {
+            What::Mailbox { state, .. } => state == "kept",
+            What::Htlc {
+                state: HtlcState::Failed,
+                ..
+            } => true,
+            _ => false,
+        };
+        let seen = self
+            .transcript
+            .wait_for(from, PATIENCE, |e| kept(e).then(|| e.clone()))
+            .await?;
+        match seen.what {
+            What::Htlc { reason, .. } => {
+                bail!("the payment failed: {}", reason.unwrap_or_default())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Mines blocks to nobody, and waits until every node has seen them.
+    pub async fn mine(&self, blocks: u32) -> Result<()> {
+        self.chain.mine(blocks, &nobody()).await?;
+        let height = self.chain.height().await?;
+        for name in self.online() {
+            self.transcript
+                .wait_for(0, PATIENCE, |e| match e.what {
+                    What::Block { height: h } if h >= height && e.node == name => Some(()),
+                    _ => None,
+                })
+                .await?;
+        }
+        Ok(())
+    }
+
+    fn online(&self) -> Vec<&'static str> {
+        let mut names = vec!["payer-lsp"];
+        names.extend(self.payer.as_ref().map(|_| "payer"));
+        names.extend(self.lsp.as_ref().map(|_| "lsp"));
+        names.extend(self.recipient.as_ref().map(|_| "recipient"));
+        names
+    }
+
+    /// Waits for an entry at `from` or later.
+    pub async fn see(&self, from: u64, is_it: impl Fn(&Entry) -> bool) -> Result<Entry, NotSeen> {
+        self.transcript
+            .wait_for(from, PATIENCE, |e| is_it(e).then(|| e.clone()))
+            .await
+    }
+
+    /// Waits until the HTLC of a payment, or the payment itself, is in this state on that node.
+    pub async fn see_htlc(
+        &self,
+        from: u64,
+        node: &str,
+        wanted: HtlcState,
+    ) -> Result<Entry, NotSeen> {
+        self.see(from, |e| {
+            e.node == node && matches!(e.what, What::Htlc { state, .. } if state == wanted)
+        })
+        .await
+    }
+
+    /// The payer; panics while it is offline.
+    pub fn payer(&self) -> &Payer {
+        self.payer.as_ref().expect("the payer is online")
+    }
+
+    /// The recipient's LSP; panics while it restarts.
+    pub fn lsp(&self) -> &Lsp {
+        self.lsp.as_ref().expect("the LSP is online")
+    }
+
+    /// The recipient; panics while it is offline.
+    pub fn recipient(&self) -> &Recipient {
+        self.recipient.as_ref().expect("the recipient is online")
+    }
+
+    /// How the world is.
+    pub fn story(&mut self) -> &mut Story {
+        &mut self.story
+    }
+
+    fn config(&self, name: &str, listen: SocketAddr) -> NodeConfig {
+        node_config(&self.folder, &self.chain, &self.transcript, name, listen)
+    }
+
+    /// Stops everybody.
+    pub async fn stop(mut self) {
+        self.stop_payer().await;
+        self.stop_recipient().await;
+        self.stop_lsp().await;
+        self.payer_lsp.stop().await;
+    }
+}
+
+/// Coins for each of these nodes, mature ones, before they start.
+async fn fund(chain: &Chain, folder: &TempDir, names: &[&str]) -> Result<()> {
+    for name in names {
+        chain
+            .mine(1, &wallet_script(&data_dir(folder, name))?)
+            .await?;
+    }
+    chain.mine(100, &nobody()).await?;
+    Ok(())
+}
+
+/// A script that nobody can spend from, to mine to.
+pub fn nobody() -> ScriptBuf {
+    ScriptBuf::new_p2wpkh(&WPubkeyHash::all_zeros())
+}
+
+fn data_dir(folder: &TempDir, name: &str) -> PathBuf {
+    folder.path().join(name)
+}
+
+fn node_config(
+    folder: &TempDir,
+    chain: &Chain,
+    transcript: &Transcript,
+    name: &str,
+    listen: SocketAddr,
+) -> NodeConfig {
+    NodeConfig {
+        name: name.to_owned(),
+        data_dir: data_dir(folder, name),
+        listen,
+        chain: chain.clone(),
+        transcript: transcript.clone(),
+    }
+}
+
+fn any_port() -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, 0).into()
+}
+
+/// Whether an entry is this message arriving.
+pub fn is_wire(entry: &Entry, name: &str) -> bool {
+    matches!(&entry.what, What::Wire { message, .. } if message == name)
+}
+
+/// Whether an entry is this onion message arriving.
+pub fn is_onion(entry: &Entry, name: &str) -> bool {
+    matches!(&entry.what, What::Onion { message, .. } if message == name)
+}
+
+/// Whether an entry is a channel with this peer reaching this state.
+pub fn channel_is(entry: &Entry, wanted: &str, with: &str) -> bool {
+    matches!(&entry.what, What::Channel { state, peer, .. } if state == wanted && peer == with)
+}
+
+fn broadcast_ok(entry: &Entry) -> bool {
+    matches!(&entry.what, What::Broadcast { error: None, .. })
+}

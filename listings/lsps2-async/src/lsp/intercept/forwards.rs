@@ -1,0 +1,180 @@
+//! The desk's fee side: payments that were claimed, and payments that failed.
+
+use super::*;
+
+impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
+    /// Handles `Event::PaymentForwarded`: books the skim and tells LSPS2 the channel's sum.
+    pub async fn payment_forwarded<L: Lsps2Service>(
+        &mut self,
+        lsps2: &L,
+        prev_htlcs: &[InboundHTLCLocator],
+        next_htlcs: &[OutboundHTLCLocator],
+        skimmed_fee_msat: Option<u64>,
+        now: Duration,
+    ) -> Result<FeeOutcome, JitTableError> {
+        let owed = self.owed(next_htlcs);
+        let from: Vec<_> = prev_htlcs.iter().filter_map(inbound).collect();
+        let mut outcome = FeeOutcome::NotJit;
+        for (channel_id, share) in attribute_skim(skimmed_fee_msat.unwrap_or(0), &owed) {
+            outcome = self.book(lsps2, channel_id, &from, share, now).await?;
+        }
+        Ok(outcome)
+    }
+
+    /// Each JIT channel among the outgoing HTLCs, once, with what it owes in msat.
+    fn owed(&self, next_htlcs: &[OutboundHTLCLocator]) -> Vec<(ChannelId, u64)> {
+        let mut owed: Vec<(ChannelId, u64)> = Vec::new();
+        for htlc in next_htlcs {
+            let record = self.table.by_channel_id(htlc.channel_id);
+            let Some(owes) = record.and_then(|record| record.open().map(OpenChannel::owed_msat))
+            else {
+                continue;
+            };
+            if owed
+                .iter()
+                .all(|(channel_id, _)| *channel_id != htlc.channel_id)
+            {
+                owed.push((htlc.channel_id, owes));
+            }
+        }
+        owed
+    }
+
+    async fn book<L: Lsps2Service>(
+        &mut self,
+        lsps2: &L,
+        channel_id: ChannelId,
+        from: &[InboundHtlc],
+        skimmed_fee_msat: u64,
+        now: Duration,
+    ) -> Result<FeeOutcome, JitTableError> {
+        let Some(mut record) = self.table.by_channel_id(channel_id) else {
+            return Ok(FeeOutcome::NotJit);
+        };
+        let Some(open) = open_mut(&mut record) else {
+            return Ok(FeeOutcome::NotJit);
+        };
+        let before = open.clone();
+        let paid = book_skim(open, from, skimmed_fee_msat);
+        let open = open.clone();
+        if open != before {
+            self.table.put(record.clone()).await?;
+        }
+        let told = self.tell_sum(lsps2, &open).await;
+        match (paid, told) {
+            (false, _) => Ok(owed_outcome(&open)),
+            (true, Ok(())) => Ok(FeeOutcome::Paid(
+                self.release(lsps2, record.scid, now).await?,
+            )),
+            (true, Err(_)) => {
+                self.release(lsps2, record.scid, now).await?;
+                Ok(FeeOutcome::PaidUnnoticed(
+                    self.to_broadcast(&record, channel_id),
+                ))
+            }
+        }
+    }
+
+    /// If LSPS2's queue holds an HTLC that is gone it stops half-way, with its state moved on: the
+    /// second call then does what is left, the broadcast.
+    async fn tell_sum<L: Lsps2Service>(
+        &self,
+        lsps2: &L,
+        open: &OpenChannel,
+    ) -> Result<(), Lsps2Failure> {
+        let (channel_id, sum_msat) = (open.channel_id, open.skimmed_fee_msat);
+        match acted(lsps2.payment_forwarded(channel_id, sum_msat).await) {
+            Err(Lsps2Failure::HtlcGone(_)) => {
+                acted(lsps2.payment_forwarded(channel_id, sum_msat).await)
+            }
+            told => told,
+        }
+    }
+
+    /// Never for a channel that is gone: its commitment transaction would follow.
+    fn to_broadcast(&self, record: &JitRecord, channel_id: ChannelId) -> Option<Transaction> {
+        let funding = record
+            .funding
+            .as_ref()
+            .filter(|funding| funding.broadcast_safe)?;
+        let view = self.view(record, channel_id).filter(|view| view.is_ready);
+        view.map(|_| funding.transaction.clone())
+    }
+
+    /// Handles `Event::HTLCHandlingFailed`.
+    ///
+    /// Nothing was skimmed from an HTLC that failed, so the account stays as it is. LSPS2 takes any
+    /// failure on the channel for that of the payment with the fee; it is told only when no HTLC
+    /// with a skim is on its way.
+    pub async fn htlc_handling_failed<L: Lsps2Service>(
+        &mut self,
+        lsps2: &L,
+        failure_type: &HTLCHandlingFailureType,
+        now: Duration,
+    ) -> Result<FeeOutcome, JitTableError> {
+        let HTLCHandlingFailureType::Forward { channel_id, .. } = failure_type else {
+            return Ok(FeeOutcome::NotJit);
+        };
+        let Some(record) = self.table.by_channel_id(*channel_id) else {
+            return Ok(FeeOutcome::NotJit);
+        };
+        let Some(open) = record.open().cloned() else {
+            return Ok(FeeOutcome::NotJit);
+        };
+        if open.fee_paid {
+            return Ok(FeeOutcome::Paid(Vec::new()));
+        }
+        if self.fee_in_flight(&record, &open) {
+            return Ok(owed_outcome(&open));
+        }
+        let scid = record.scid;
+        self.end_fee_payment(lsps2, record).await?;
+        Ok(FeeOutcome::FeePaymentFailed(
+            self.release(lsps2, scid, now).await?,
+        ))
+    }
+
+    pub(super) fn fee_in_flight(&self, record: &JitRecord, open: &OpenChannel) -> bool {
+        let view = self.view(record, open.channel_id);
+        view.is_some_and(|view| view.skim_in_flight_msat > 0)
+    }
+
+    /// The fee is owed again, here and in LSPS2. Each call takes one payment out of LSPS2's queue
+    /// whose HTLCs are gone; it is done when LSPS2 finds none.
+    pub(super) async fn end_fee_payment<L: Lsps2Service>(
+        &mut self,
+        lsps2: &L,
+        mut record: JitRecord,
+    ) -> Result<JitRecord, JitTableError> {
+        let client = record.client_node_id;
+        let Some(open) = open_mut(&mut record) else {
+            return Ok(record);
+        };
+        open.fee_payment = None;
+        let channel_id = open.channel_id;
+        self.table.put(record.clone()).await?;
+        for _ in 0..MAX_STALE_PAYMENTS {
+            let told = acted(lsps2.fee_payment_failed(channel_id, client).await);
+            if !matches!(told, Err(Lsps2Failure::HtlcGone(_))) {
+                break;
+            }
+        }
+        Ok(record)
+    }
+}
+
+fn owed_outcome(open: &OpenChannel) -> FeeOutcome {
+    FeeOutcome::Owed {
+        skimmed_fee_msat: open.skimmed_fee_msat,
+        opening_fee_msat: open.opening_fee_msat,
+    }
+}
+
+/// Events written by LDK before 0.3 have no HTLC id; they cannot concern this table.
+fn inbound(htlc: &InboundHTLCLocator) -> Option<InboundHtlc> {
+    let htlc_id = htlc.htlc_id?;
+    Some(InboundHtlc {
+        channel_id: htlc.channel_id,
+        htlc_id,
+    })
+}

@@ -1,0 +1,769 @@
+use std::sync::atomic::Ordering;
+
+use bitcoin::absolute::LockTime;
+use bitcoin::transaction::Version;
+use lightning::types::payment::PaymentHash;
+use proptest::prelude::*;
+
+use super::*;
+use crate::lsp::testing::*;
+
+struct Bench {
+    store: MemoryStore,
+    switch: Arc<FakeSwitch>,
+    lsps2: FakeLsps2,
+    desk: JitDesk<Arc<FakeSwitch>, MemoryStore>,
+    now: Duration,
+    online: bool,
+}
+
+impl Bench {
+    async fn new(record: JitRecord) -> Self {
+        let store = MemoryStore::default();
+        let switch = Arc::new(FakeSwitch::default());
+        let lsps2 = FakeLsps2::new(Arc::clone(&switch), std::slice::from_ref(&record));
+        let table = Arc::new(JitTable::load(store.clone()).await.unwrap());
+        table.insert(record).await.unwrap();
+        let desk = JitDesk::new(Arc::clone(&switch), table, DeskSettings::default());
+        Self {
+            store,
+            switch,
+            lsps2,
+            desk,
+            now: seconds(100),
+            online: true,
+        }
+    }
+
+    async fn intercept(&mut self, htlc: InterceptedHtlc) -> Intercepted {
+        self.switch.intercept(htlc);
+        self.replay(htlc).await
+    }
+
+    async fn replay(&mut self, htlc: InterceptedHtlc) -> Intercepted {
+        let online = self.online;
+        let done = self
+            .desk
+            .htlc_intercepted(&self.lsps2, htlc, |_| online, self.now);
+        done.await.unwrap()
+    }
+
+    async fn open_event(&mut self) -> OpenDecision {
+        let online = self.online;
+        let done = self
+            .desk
+            .open_channel(&self.lsps2, USER_ID, |_| online, self.now);
+        done.await.unwrap()
+    }
+
+    async fn ready(&mut self) -> ChannelOutcome {
+        if self.switch.channels.lock().unwrap().is_empty() {
+            self.switch.add_channel(true);
+        }
+        let client = node(1);
+        let done = self
+            .desk
+            .channel_ready(&self.lsps2, USER_ID, CHANNEL, &client, self.now);
+        done.await.unwrap()
+    }
+
+    async fn claim(&mut self, hash: u8) -> FeeOutcome {
+        let mut outcome = FeeOutcome::NotJit;
+        for sent in self.switch.settle(PaymentHash([hash; 32])) {
+            outcome = self.forwarded(&sent).await;
+        }
+        outcome
+    }
+
+    async fn forwarded(&mut self, sent: &Outgoing) -> FeeOutcome {
+        let prev = InboundHTLCLocator {
+            channel_id: ChannelId([3; 32]),
+            htlc_id: Some(sent.htlc.intercept_id.0[0].into()),
+            amount_msat: None,
+            user_channel_id: None,
+            node_id: None,
+        };
+        let next = OutboundHTLCLocator {
+            channel_id: CHANNEL,
+            amount_msat: None,
+            user_channel_id: None,
+            node_id: None,
+        };
+        let skim = Some(sent.skim_msat());
+        let (prev, next) = ([prev], [next]);
+        let done = self
+            .desk
+            .payment_forwarded(&self.lsps2, &prev, &next, skim, self.now);
+        done.await.unwrap()
+    }
+
+    async fn reject(&mut self, hash: u8) -> FeeOutcome {
+        let mut outcome = FeeOutcome::NotJit;
+        for _ in self.switch.settle(PaymentHash([hash; 32])) {
+            let failure = HTLCHandlingFailureType::Forward {
+                node_id: None,
+                channel_id: CHANNEL,
+            };
+            let done = self
+                .desk
+                .htlc_handling_failed(&self.lsps2, &failure, self.now);
+            outcome = done.await.unwrap();
+        }
+        outcome
+    }
+
+    async fn sweep(&mut self) -> Vec<Swept> {
+        self.desk.sweep(&self.lsps2, self.now).await.unwrap()
+    }
+
+    /// A new process: LDK raises `HTLCIntercepted` again for what it holds.
+    async fn restart(&mut self) {
+        let table = Arc::new(JitTable::load(self.store.clone()).await.unwrap());
+        self.desk = JitDesk::new(Arc::clone(&self.switch), table, DeskSettings::default());
+        self.desk.resume(&self.lsps2, self.now).await.unwrap();
+        let held = self.switch.held.lock().unwrap().clone();
+        for htlc in held {
+            self.replay(htlc).await;
+        }
+    }
+
+    fn state(&self) -> JitState {
+        self.desk.table().get(SCID).unwrap().state
+    }
+
+    fn sent(&self) -> Vec<(u8, u64)> {
+        let out = self.switch.out.lock().unwrap();
+        out.iter()
+            .map(|sent| (sent.htlc.intercept_id.0[0], sent.amount_msat))
+            .collect()
+    }
+
+    fn held(&self) -> usize {
+        self.switch.held.lock().unwrap().len()
+    }
+
+    fn failed(&self) -> Vec<u8> {
+        self.switch
+            .failed
+            .lock()
+            .unwrap()
+            .iter()
+            .map(|id| id.0[0])
+            .collect()
+    }
+}
+
+fn fixed(size_msat: u64) -> JitRecord {
+    JitRecord {
+        payment_size_msat: Some(size_msat),
+        ..sold()
+    }
+}
+
+fn transaction() -> Transaction {
+    Transaction {
+        version: Version::TWO,
+        lock_time: LockTime::ZERO,
+        input: vec![],
+        output: vec![],
+    }
+}
+
+const PAYMENT: u64 = 100_000_000;
+
+#[tokio::test]
+async fn one_payment_opens_pays_the_fee_and_frees_the_scid() {
+    let mut bench = Bench::new(sold()).await;
+    let opening = bench.intercept(htlc(1, 1, PAYMENT)).await;
+    let (opening_fee_msat, amt_to_forward_msat) = (FEE, PAYMENT - FEE);
+    assert_eq!(
+        opening,
+        Intercepted::OpeningChannel {
+            opening_fee_msat,
+            amt_to_forward_msat
+        }
+    );
+    let OpenDecision::Open(plan) = bench.open_event().await else {
+        panic!("no plan")
+    };
+    assert!(plan.channel_value_sat > 196_000);
+    assert_eq!(bench.open_event().await, OpenDecision::AlreadyOpen);
+    assert_eq!(bench.ready().await, ChannelOutcome::Open(vec![]));
+    assert_eq!(bench.sent(), [(1, PAYMENT - FEE)]);
+    assert_eq!(bench.claim(1).await, FeeOutcome::Paid(vec![]));
+    let full = Intercepted::ForwardedInFull {
+        channel_id: CHANNEL,
+        amount_msat: 5,
+    };
+    assert_eq!(bench.intercept(htlc(2, 2, 5)).await, full);
+    assert!(matches!(bench.lsps2.state(SCID), Some(FakeState::Paid(_))));
+}
+
+#[tokio::test]
+async fn bad_payments_are_failed_and_the_lease_survives() {
+    let mut bench = Bench::new(sold()).await;
+    let smallest = terms().min_payment_size_msat;
+    let refused = bench.intercept(htlc(1, 1, smallest - 1)).await;
+    assert!(matches!(
+        refused,
+        Intercepted::Refused(Refusal::TooSmall { .. })
+    ));
+    let refused = bench
+        .intercept(htlc(2, 2, terms().max_payment_size_msat + 1))
+        .await;
+    assert!(matches!(
+        refused,
+        Intercepted::Refused(Refusal::TooLarge { .. })
+    ));
+    let greedy = InterceptedHtlc {
+        inbound_amount_msat: PAYMENT - 1,
+        ..htlc(3, 3, PAYMENT)
+    };
+    let refused = bench.intercept(greedy).await;
+    assert!(matches!(
+        refused,
+        Intercepted::Refused(Refusal::WantsMoreThanItBrings { .. })
+    ));
+    bench.online = false;
+    let refused = bench.intercept(htlc(4, 4, PAYMENT)).await;
+    assert_eq!(refused, Intercepted::Refused(Refusal::ClientOffline));
+    assert_eq!(bench.failed(), [1, 2, 3, 4]);
+    bench.online = true;
+    let opening = bench.intercept(htlc(5, 5, smallest)).await;
+    assert!(matches!(opening, Intercepted::OpeningChannel { .. }));
+}
+
+#[tokio::test]
+async fn unknown_expired_and_lost_leases_fail_at_once() {
+    let mut bench = Bench::new(sold()).await;
+    let stranger = InterceptedHtlc {
+        requested_next_hop_scid: 1,
+        ..htlc(1, 1, PAYMENT)
+    };
+    let refused = bench.intercept(stranger).await;
+    assert_eq!(refused, Intercepted::Refused(Refusal::UnknownScid(1)));
+    bench.now = terms().valid_until;
+    let refused = bench.intercept(htlc(2, 2, PAYMENT)).await;
+    assert_eq!(
+        refused,
+        Intercepted::Refused(Refusal::Expired(terms().valid_until))
+    );
+    bench.now = seconds(1);
+    bench.lsps2.leases.lock().unwrap().clear();
+    let lost = Intercepted::Refused(Refusal::Retired(RetiredWhy::LostByLsps2));
+    assert_eq!(bench.intercept(htlc(3, 3, PAYMENT)).await, lost);
+    assert_eq!(bench.intercept(htlc(4, 4, PAYMENT)).await, lost);
+    assert_eq!(bench.held(), 0);
+}
+
+#[tokio::test]
+async fn a_refusal_by_lsps2_leaves_nothing_held() {
+    let mut bench = Bench::new(sold()).await;
+    bench.lsps2.refuses.store(true, Ordering::Relaxed);
+    let refused = bench.intercept(htlc(1, 1, PAYMENT)).await;
+    assert_eq!(refused, Intercepted::Refused(Refusal::NotTaken));
+    assert_eq!(bench.held(), 0);
+    assert!(matches!(bench.state(), JitState::Retired(_)));
+}
+
+#[tokio::test]
+async fn a_failed_write_in_lsps2_undoes_nothing() {
+    let mut bench = Bench::new(sold()).await;
+    bench.lsps2.write_fails.store(true, Ordering::Relaxed);
+    let opening = bench.intercept(htlc(1, 1, PAYMENT)).await;
+    assert!(matches!(opening, Intercepted::OpeningChannel { .. }));
+    bench.ready().await;
+    assert_eq!(bench.sent(), [(1, PAYMENT - FEE)]);
+}
+
+#[tokio::test]
+async fn a_broken_store_holds_the_htlc_until_the_sweep() {
+    let mut bench = Bench::new(sold()).await;
+    bench.store.set_broken(true);
+    bench.switch.intercept(htlc(1, 1, PAYMENT));
+    let done = bench
+        .desk
+        .htlc_intercepted(&bench.lsps2, htlc(1, 1, PAYMENT), |_| true, bench.now);
+    assert!(done.await.is_err());
+    assert_eq!(bench.state(), JitState::Sold);
+    bench.store.set_broken(false);
+    bench.now += seconds(90);
+    bench.sweep().await;
+    assert_eq!(bench.failed(), [1]);
+    assert!(matches!(
+        bench.intercept(htlc(2, 2, PAYMENT)).await,
+        Intercepted::OpeningChannel { .. }
+    ));
+}
+
+#[tokio::test]
+async fn a_later_part_of_the_fee_payment_passes_in_full() {
+    let mut bench = Bench::new(sold()).await;
+    bench.intercept(htlc(1, 1, PAYMENT)).await;
+    assert_eq!(
+        bench.intercept(htlc(2, 1, 7)).await,
+        Intercepted::Held(WaitsFor::Channel)
+    );
+    let full = |amount_msat| Intercepted::ForwardedInFull {
+        channel_id: CHANNEL,
+        amount_msat,
+    };
+    assert_eq!(bench.ready().await, ChannelOutcome::Open(vec![full(7)]));
+    assert_eq!(bench.intercept(htlc(3, 1, 9)).await, full(9));
+    let other = bench.intercept(htlc(4, 2, PAYMENT)).await;
+    assert_eq!(other, Intercepted::Held(WaitsFor::FeePayment));
+    assert!(matches!(bench.claim(1).await, FeeOutcome::Paid(_)));
+    assert_eq!(bench.sent(), [(4, PAYMENT)]);
+}
+
+#[tokio::test]
+async fn a_fixed_size_payment_in_parts_reaches_the_fee_by_the_sum() {
+    let mut bench = Bench::new(fixed(PAYMENT)).await;
+    let waits = Intercepted::Held(WaitsFor::MoreParts);
+    assert_eq!(bench.intercept(htlc(1, 1, PAYMENT / 2)).await, waits);
+    let opening = bench.intercept(htlc(2, 1, PAYMENT / 2)).await;
+    assert!(matches!(opening, Intercepted::OpeningChannel { .. }));
+    bench.ready().await;
+    assert_eq!(bench.claim(1).await, FeeOutcome::Paid(vec![]));
+    assert_eq!(*bench.lsps2.sums.lock().unwrap(), [FEE / 2, FEE]);
+}
+
+#[tokio::test]
+async fn an_incomplete_payment_is_swept_and_does_not_count_later() {
+    let mut bench = Bench::new(fixed(PAYMENT)).await;
+    bench.intercept(htlc(1, 1, PAYMENT / 2)).await;
+    bench.now += seconds(90);
+    let id = htlc(1, 1, 1).intercept_id;
+    assert_eq!(
+        bench.sweep().await,
+        [Swept::Failed(id, Refusal::HeldTooLong)]
+    );
+    let waits = Intercepted::Held(WaitsFor::MoreParts);
+    assert_eq!(bench.intercept(htlc(2, 1, PAYMENT / 2)).await, waits);
+    assert!(bench.lsps2.open_events.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_failed_fee_payment_leaves_the_fee_to_the_next() {
+    let mut bench = Bench::new(sold()).await;
+    bench.intercept(htlc(1, 1, PAYMENT)).await;
+    bench.ready().await;
+    bench.intercept(htlc(2, 2, PAYMENT)).await;
+    let next = Intercepted::ForwardedForFee {
+        channel_id: CHANNEL,
+        opening_fee_msat: FEE,
+    };
+    assert_eq!(
+        bench.reject(1).await,
+        FeeOutcome::FeePaymentFailed(vec![next])
+    );
+    assert_eq!(bench.sent(), [(2, PAYMENT - FEE)]);
+    assert_eq!(bench.claim(2).await, FeeOutcome::Paid(vec![]));
+}
+
+#[tokio::test]
+async fn a_payment_no_larger_than_the_fee_never_carries_it() {
+    let mut bench = Bench::new(sold()).await;
+    bench.intercept(htlc(1, 1, PAYMENT)).await;
+    bench.ready().await;
+    bench.reject(1).await;
+    let waits = Intercepted::Held(WaitsFor::MoreParts);
+    assert_eq!(bench.intercept(htlc(2, 2, FEE)).await, waits);
+    let fee = bench.intercept(htlc(3, 2, FEE + 1)).await;
+    assert!(matches!(fee, Intercepted::ForwardedForFee { .. }));
+    assert_eq!(bench.sent(), [(3, 1), (2, FEE)]);
+}
+
+#[tokio::test]
+async fn the_failure_of_another_part_does_not_end_the_fee_payment() {
+    let mut bench = Bench::new(sold()).await;
+    bench.intercept(htlc(1, 1, PAYMENT)).await;
+    bench.ready().await;
+    bench.intercept(htlc(2, 1, 5)).await;
+    bench
+        .switch
+        .out
+        .lock()
+        .unwrap()
+        .retain(|sent| sent.amount_msat != 5);
+    let failure = HTLCHandlingFailureType::Forward {
+        node_id: None,
+        channel_id: CHANNEL,
+    };
+    let outcome = bench
+        .desk
+        .htlc_handling_failed(&bench.lsps2, &failure, bench.now)
+        .await;
+    assert!(matches!(outcome.unwrap(), FeeOutcome::Owed { .. }));
+    assert!(matches!(
+        bench.lsps2.state(SCID),
+        Some(FakeState::Forwarding(..))
+    ));
+}
+
+#[tokio::test]
+async fn a_replayed_event_counts_a_part_once() {
+    let mut bench = Bench::new(fixed(PAYMENT)).await;
+    bench.intercept(htlc(1, 1, PAYMENT / 2)).await;
+    bench.intercept(htlc(2, 1, PAYMENT / 2)).await;
+    bench.ready().await;
+    let sent = bench.switch.settle(PaymentHash([1; 32]));
+    bench.forwarded(&sent[0]).await;
+    assert!(matches!(
+        bench.forwarded(&sent[0]).await,
+        FeeOutcome::Owed { .. }
+    ));
+    assert_eq!(bench.forwarded(&sent[1]).await, FeeOutcome::Paid(vec![]));
+}
+
+#[tokio::test]
+async fn a_failed_open_fails_the_htlc_and_keeps_the_lease() {
+    let mut bench = Bench::new(sold()).await;
+    bench.intercept(htlc(1, 1, PAYMENT)).await;
+    bench.intercept(htlc(2, 2, PAYMENT)).await;
+    assert!(matches!(bench.open_event().await, OpenDecision::Open(_)));
+    let outcome = bench
+        .desk
+        .open_failed(&bench.lsps2, USER_ID, bench.now)
+        .await
+        .unwrap();
+    assert_eq!(outcome, ChannelOutcome::Reusable);
+    assert_eq!(bench.failed(), [1, 2]);
+    bench.intercept(htlc(3, 3, PAYMENT)).await;
+    assert!(matches!(bench.open_event().await, OpenDecision::Open(_)));
+}
+
+#[tokio::test]
+async fn an_opening_is_given_up_after_the_deadline() {
+    let mut bench = Bench::new(sold()).await;
+    bench.intercept(htlc(1, 1, PAYMENT)).await;
+    bench.now += seconds(599);
+    assert!(bench.sweep().await.is_empty());
+    bench.now += seconds(1);
+    let outcome = ChannelOutcome::Reusable;
+    assert_eq!(
+        bench.sweep().await,
+        [Swept::OpenGivenUp {
+            scid: SCID,
+            outcome
+        }]
+    );
+    assert_eq!(bench.failed(), [1]);
+}
+
+#[tokio::test]
+async fn a_closed_channel_retires_the_lease_even_before_the_fee() {
+    let mut bench = Bench::new(sold()).await;
+    bench.intercept(htlc(1, 1, PAYMENT)).await;
+    bench.ready().await;
+    bench.intercept(htlc(2, 2, PAYMENT)).await;
+    bench.switch.channels.lock().unwrap().clear();
+    let done = bench
+        .desk
+        .channel_closed(&bench.lsps2, USER_ID, CHANNEL, bench.now);
+    let gone = RetiredWhy::ChannelClosed;
+    assert_eq!(done.await.unwrap(), ChannelOutcome::Retired(gone));
+    assert_eq!(bench.failed(), [2]);
+    let refused = bench.intercept(htlc(3, 3, PAYMENT)).await;
+    assert_eq!(refused, Intercepted::Refused(Refusal::Retired(gone)));
+}
+
+#[tokio::test]
+async fn a_channel_that_closes_while_opening_fails_the_htlc() {
+    let mut bench = Bench::new(sold()).await;
+    bench.intercept(htlc(1, 1, PAYMENT)).await;
+    bench.open_event().await;
+    let done = bench
+        .desk
+        .channel_closed(&bench.lsps2, USER_ID, CHANNEL, bench.now);
+    assert_eq!(done.await.unwrap(), ChannelOutcome::Reusable);
+    assert_eq!(bench.failed(), [1]);
+}
+
+#[tokio::test]
+async fn a_restart_after_the_open_event_opens_again() {
+    let mut bench = Bench::new(sold()).await;
+    bench.intercept(htlc(1, 1, PAYMENT)).await;
+    bench.open_event().await;
+    bench.online = false;
+    bench.restart().await;
+    assert!(bench.desk.pending_opens(|_| false).is_empty());
+    let plans = bench.desk.pending_opens(|_| true);
+    assert_eq!(plans.len(), 1);
+    assert!(bench.desk.pending_opens(|_| true).is_empty());
+    bench.ready().await;
+    assert_eq!(bench.sent(), [(1, PAYMENT - FEE)]);
+}
+
+#[tokio::test]
+async fn a_restart_between_ready_and_the_forward_still_collects_the_fee() {
+    let mut bench = Bench::new(sold()).await;
+    bench.intercept(htlc(1, 1, PAYMENT)).await;
+    bench.ready().await;
+    // LSPS2 wrote that it forwarded; the ChannelManager did not.
+    let out = std::mem::take(&mut *bench.switch.out.lock().unwrap());
+    bench.switch.intercept(out[0].htlc);
+    bench.restart().await;
+    assert_eq!(bench.sent(), [(1, PAYMENT - FEE)]);
+    assert_eq!(bench.claim(1).await, FeeOutcome::Paid(vec![]));
+}
+
+#[tokio::test]
+async fn a_record_without_a_lease_in_lsps2_is_retired_on_resume() {
+    let mut bench = Bench::new(sold()).await;
+    bench.lsps2.leases.lock().unwrap().clear();
+    bench.restart().await;
+    assert!(matches!(bench.state(), JitState::Retired(_)));
+}
+
+#[tokio::test]
+async fn a_withheld_funding_transaction_survives_a_restart() {
+    let record = JitRecord {
+        trust_model: TrustModel::ClientTrustsLsp,
+        ..sold()
+    };
+    let mut bench = Bench::new(record).await;
+    bench.intercept(htlc(1, 1, PAYMENT)).await;
+    let funded = bench
+        .desk
+        .fund(&bench.lsps2, USER_ID, CHANNEL, node(1), transaction())
+        .await;
+    assert_eq!(funded.unwrap(), Funded::Withheld);
+    bench
+        .desk
+        .funding_safe(&bench.lsps2, USER_ID)
+        .await
+        .unwrap();
+    assert_eq!(*bench.switch.funded.lock().unwrap(), [true]);
+    bench.restart().await;
+    assert_eq!(bench.lsps2.stored.lock().unwrap().len(), 2);
+    assert_eq!(*bench.lsps2.safe.lock().unwrap(), 2);
+}
+
+#[tokio::test]
+async fn a_fee_that_lsps2_did_not_note_returns_the_funding_transaction() {
+    let record = JitRecord {
+        trust_model: TrustModel::ClientTrustsLsp,
+        ..sold()
+    };
+    let mut bench = Bench::new(record).await;
+    bench.intercept(htlc(1, 1, PAYMENT)).await;
+    let funded = bench
+        .desk
+        .fund(&bench.lsps2, USER_ID, CHANNEL, node(1), transaction())
+        .await;
+    assert_eq!(funded.unwrap(), Funded::Withheld);
+    bench
+        .desk
+        .funding_safe(&bench.lsps2, USER_ID)
+        .await
+        .unwrap();
+    bench.ready().await;
+    let state = FakeState::Owed(vec![], FEE, CHANNEL);
+    bench.lsps2.leases.lock().unwrap().get_mut(&SCID).unwrap().1 = state;
+    assert_eq!(
+        bench.claim(1).await,
+        FeeOutcome::PaidUnnoticed(Some(transaction()))
+    );
+}
+
+#[tokio::test]
+async fn a_stale_queue_in_lsps2_does_not_stop_the_next_payment() {
+    let mut bench = Bench::new(sold()).await;
+    bench.intercept(htlc(1, 1, PAYMENT)).await;
+    bench.ready().await;
+    // LSPS2 has an HTLC in its queue that LDK failed near its expiry.
+    let state = FakeState::Forwarding(vec![htlc(9, 9, PAYMENT)], FEE, CHANNEL);
+    bench.lsps2.leases.lock().unwrap().get_mut(&SCID).unwrap().1 = state;
+    bench.intercept(htlc(2, 2, PAYMENT)).await;
+    bench.reject(1).await;
+    assert_eq!(bench.sent(), [(2, PAYMENT - FEE)]);
+}
+
+#[tokio::test]
+async fn dead_records_are_removed_after_a_while() {
+    let mut bench = Bench::new(sold()).await;
+    bench.now = terms().valid_until + DeskSettings::default().keep_dead;
+    assert_eq!(bench.sweep().await, [Swept::Removed(SCID)]);
+    assert!(bench.desk.table().get(SCID).is_none());
+}
+
+#[tokio::test]
+async fn the_number_of_waiting_htlcs_is_bounded() {
+    let mut bench = Bench::new(fixed(PAYMENT)).await;
+    for id in 0..MAX_HELD_PER_SCID {
+        bench.intercept(htlc(id as u8, 1, 1)).await;
+    }
+    let refused = bench.intercept(htlc(200, 1, 1)).await;
+    assert_eq!(refused, Intercepted::Refused(Refusal::TooManyHeld));
+}
+
+/// What may happen to a desk.
+#[derive(Clone, Debug)]
+enum Step {
+    Htlc {
+        hash: u8,
+        amount_msat: u64,
+    },
+    OpenEvent,
+    Ready,
+    Claim(u8),
+    Reject(u8),
+    OpenFailed,
+    Wait(u64),
+    Online(bool),
+    Unusable(bool),
+    Restart,
+    /// A restart with a `ChannelManager` that has forgotten its last forward.
+    Crash,
+    /// One HTLC without a skim fails.
+    RejectPart,
+    Close,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let amount = prop_oneof![1..FEE * 2, Just(FEE), Just(PAYMENT), 1..PAYMENT * 12];
+    prop_oneof![
+        8 => (0..4u8, amount).prop_map(|(hash, amount_msat)| Step::Htlc { hash, amount_msat }),
+        3 => Just(Step::OpenEvent),
+        4 => Just(Step::Ready),
+        3 => (0..4u8).prop_map(Step::Claim),
+        2 => (0..4u8).prop_map(Step::Reject),
+        1 => Just(Step::OpenFailed),
+        2 => (1..200u64).prop_map(Step::Wait),
+        1 => any::<bool>().prop_map(Step::Online),
+        1 => any::<bool>().prop_map(Step::Unusable),
+        2 => Just(Step::Restart),
+        2 => Just(Step::Crash),
+        1 => Just(Step::RejectPart),
+        1 => Just(Step::Close),
+    ]
+}
+
+impl Bench {
+    /// Returns what was skimmed from payments the client claimed.
+    async fn step(&mut self, step: Step, next_id: &mut u8) -> u64 {
+        match step {
+            Step::Htlc { hash, amount_msat } => {
+                *next_id = next_id.wrapping_add(1);
+                self.intercept(htlc(*next_id, hash, amount_msat)).await;
+            }
+            Step::OpenEvent => drop(self.open_event().await),
+            Step::Ready if matches!(self.state(), JitState::Opening(_)) => {
+                self.ready().await;
+            }
+            Step::Ready => {}
+            Step::Claim(hash) => {
+                let sent = self.switch.settle(PaymentHash([hash; 32]));
+                let skim = sent.iter().map(Outgoing::skim_msat).sum();
+                for sent in &sent {
+                    self.forwarded(sent).await;
+                }
+                return skim;
+            }
+            Step::Reject(hash) => drop(self.reject(hash).await),
+            Step::OpenFailed => {
+                self.desk
+                    .open_failed(&self.lsps2, USER_ID, self.now)
+                    .await
+                    .unwrap();
+            }
+            Step::Wait(time) => {
+                self.now += seconds(time);
+                self.sweep().await;
+            }
+            Step::Online(online) => self.online = online,
+            Step::Unusable(unusable) => self.switch.unusable.store(unusable, Ordering::Relaxed),
+            Step::Restart => self.restart().await,
+            Step::Crash => {
+                let lost = self.switch.out.lock().unwrap().pop();
+                lost.iter()
+                    .for_each(|sent| self.switch.intercept(sent.htlc));
+                self.restart().await;
+            }
+            Step::RejectPart => self.reject_part().await,
+            Step::Close => self.close().await,
+        }
+        0
+    }
+
+    async fn reject_part(&mut self) {
+        let part = {
+            let mut out = self.switch.out.lock().unwrap();
+            let position = out.iter().position(|sent| sent.skim_msat() == 0);
+            position.map(|position| out.remove(position))
+        };
+        if part.is_some() {
+            let failure = HTLCHandlingFailureType::Forward {
+                node_id: None,
+                channel_id: CHANNEL,
+            };
+            let done = self
+                .desk
+                .htlc_handling_failed(&self.lsps2, &failure, self.now);
+            done.await.unwrap();
+        }
+    }
+
+    async fn close(&mut self) {
+        let open = !self.switch.channels.lock().unwrap().is_empty();
+        if open && self.switch.out.lock().unwrap().is_empty() {
+            self.switch.channels.lock().unwrap().clear();
+            let done = self
+                .desk
+                .channel_closed(&self.lsps2, USER_ID, CHANNEL, self.now);
+            done.await.unwrap();
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    /// Whatever happens: nothing hangs, and the client pays the fee at most once.
+    #[test]
+    fn nothing_hangs_and_the_fee_is_taken_once(
+        steps in proptest::collection::vec(step(), 1..60),
+        fixed_size in any::<bool>(),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let record = if fixed_size { fixed(PAYMENT) } else { sold() };
+            let mut bench = Bench::new(record).await;
+            let (mut skimmed, mut next_id) = (0, 0);
+            for step in steps {
+                skimmed += bench.step(step, &mut next_id).await;
+            }
+            let state = bench.state();
+            bench.now += seconds(3_600);
+            bench.sweep().await;
+            bench.sweep().await;
+            assert_eq!(bench.held(), 0);
+            if let JitState::Open(open) = state {
+                assert!(skimmed <= open.opening_fee_msat, "{skimmed} of {}", open.opening_fee_msat);
+                assert_eq!(skimmed, open.skimmed_fee_msat);
+            }
+        });
+    }
+}
+
+/// A node spawns its event handlers, so their futures must be `Send`.
+#[expect(dead_code, reason = "it is only compiled")]
+fn the_futures_are_send<CM, K, T>(
+    desk: &mut JitDesk<CM, K>,
+    lsps2: &lightning_liquidity::lsps2::service::LSPS2ServiceHandler<CM, K, T>,
+) where
+    CM: Deref + Send + Sync,
+    CM::Target: lightning::ln::channelmanager::AChannelManager + Send + Sync + Sized,
+    K: KVStore + Clone + Send + Sync,
+    T: lightning::chain::chaininterface::BroadcasterInterface + Clone + Send + Sync,
+{
+    fn is_send(_: impl Send) {}
+    let (now, failure) = (Duration::ZERO, HTLCHandlingFailureType::InvalidOnion);
+    is_send(desk.htlc_intercepted(lsps2, htlc(1, 1, 1), |_| true, now));
+    is_send(desk.open_channel(lsps2, 1, |_| true, now));
+    is_send(desk.payment_forwarded(lsps2, &[], &[], None, now));
+    is_send(desk.htlc_handling_failed(lsps2, &failure, now));
+    is_send(desk.sweep(lsps2, now));
+    is_send(desk.resume(lsps2, now));
+}

@@ -1,0 +1,262 @@
+//! What LDK drops from an LSP's answers, kept for the negotiation.
+
+use super::error::printable;
+use crate::lease::TrustModel;
+use bitcoin::secp256k1::PublicKey;
+use lightning::ln::msgs::{DecodeError, Init, LightningError};
+use lightning::ln::peer_handler::CustomMessageHandler;
+use lightning::ln::wire::CustomMessageReader;
+use lightning::types::features::{InitFeatures, NodeFeatures};
+use lightning::util::ser::LengthLimitedRead;
+use lightning_liquidity::lsps0::ser::RawLSPSMessage;
+use serde_json::Value;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The fields LDK 0.3.0-rc3 reads, and sends back in `lsps2.buy`.
+///
+/// A proposed revision of bLIP-52 adds `ongoing_proportional`. LDK would drop it, so it counts as
+/// unknown: the terms could not be copied verbatim, and later payments would be skimmed as well.
+const KNOWN_FIELDS: [&str; 8] = [
+    "min_fee_msat",
+    "proportional",
+    "valid_until",
+    "min_lifetime",
+    "max_client_to_self_delay",
+    "min_payment_size_msat",
+    "max_payment_size_msat",
+    "promise",
+];
+
+/// How many requests are remembered. Only our own requests take a place.
+const MAX_REQUESTS: usize = 64;
+/// How many unknown field names are kept of one menu.
+const MAX_FIELDS: usize = 8;
+
+/// What was seen in the answer to one request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Observed {
+    /// The names of fields in the menu that LDK does not know.
+    Menu { unknown_fields: Vec<String> },
+    /// Who must trust whom, as the LSP said.
+    Buy { trust_model: TrustModel },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Method {
+    GetInfo,
+    Buy,
+}
+
+#[derive(Debug)]
+struct Asked {
+    lsp: PublicKey,
+    request_id: String,
+    method: Method,
+    answer: Option<Observed>,
+}
+
+/// What a [`MenuWatch`] has seen. A clone shows the same.
+#[derive(Clone, Debug, Default)]
+pub struct Observations(Arc<Mutex<VecDeque<Asked>>>);
+
+impl Observations {
+    /// Takes what was seen in an LSP's answer to a request.
+    pub(super) fn take(&self, lsp: &PublicKey, request_id: &str) -> Option<Observed> {
+        let mut asked = self.lock();
+        let is_it = |a: &Asked| a.lsp == *lsp && a.request_id == request_id && a.answer.is_some();
+        let position = asked.iter().position(is_it)?;
+        asked.remove(position)?.answer
+    }
+
+    fn note_request(&self, lsp: PublicKey, payload: &str) {
+        let Some((request_id, method)) = read_request(payload) else {
+            return;
+        };
+        let mut asked = self.lock();
+        if asked.len() == MAX_REQUESTS {
+            asked.pop_front();
+        }
+        asked.push_back(Asked {
+            lsp,
+            request_id,
+            method,
+            answer: None,
+        });
+    }
+
+    /// The first answer counts, as it does for LDK.
+    fn note_response(&self, lsp: &PublicKey, payload: &str) {
+        let Some((request_id, result)) = read_response(payload) else {
+            return;
+        };
+        let mut asked = self.lock();
+        let pending = |a: &&mut Asked| a.lsp == *lsp && a.request_id == request_id;
+        if let Some(asked) = asked
+            .iter_mut()
+            .find(pending)
+            .filter(|a| a.answer.is_none())
+        {
+            asked.answer = Some(observe(asked.method, &result));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Asked>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A thin [`CustomMessageHandler`] around a `LiquidityManager` that looks at the LSPS2 answers as
+/// they came over the wire.
+///
+/// LDK drops two things from them: fields it does not know, at which bLIP-52 obliges a client to
+/// abort, and `client_trusts_lsp`. Give the watch to `PeerManager` in place of the manager, and its
+/// [`observations`](Self::observations) to each [`Negotiation`](super::Negotiation). It alters
+/// nothing, and remembers only answers to requests that went out through it.
+///
+/// ```
+/// # use lightning::ln::peer_handler::CustomMessageHandler;
+/// # use lightning_liquidity::lsps0::ser::RawLSPSMessage;
+/// use lsps2_async::negotiate::{MenuWatch, Observations};
+///
+/// fn custom_message_handler<H>(liquidity_manager: H) -> (MenuWatch<H>, Observations)
+/// where
+///     H: CustomMessageHandler<CustomMessage = RawLSPSMessage>,
+/// {
+///     let watch = MenuWatch::new(liquidity_manager);
+///     let observations = watch.observations();
+///     (watch, observations)
+/// }
+/// ```
+#[derive(Debug)]
+pub struct MenuWatch<H> {
+    inner: H,
+    observations: Observations,
+}
+
+impl<H> MenuWatch<H> {
+    /// Wraps a handler, for instance an `Arc<LiquidityManager<..>>`.
+    pub fn new(inner: H) -> Self {
+        Self {
+            inner,
+            observations: Observations::default(),
+        }
+    }
+
+    /// What has been seen, for [`Negotiation::watched_by`](super::Negotiation::watched_by).
+    pub fn observations(&self) -> Observations {
+        self.observations.clone()
+    }
+}
+
+impl<H: CustomMessageReader> CustomMessageReader for MenuWatch<H> {
+    type CustomMessage = H::CustomMessage;
+
+    fn read<R: LengthLimitedRead>(
+        &self,
+        message_type: u16,
+        buffer: &mut R,
+    ) -> Result<Option<Self::CustomMessage>, DecodeError> {
+        self.inner.read(message_type, buffer)
+    }
+}
+
+impl<H> CustomMessageHandler for MenuWatch<H>
+where
+    H: CustomMessageHandler<CustomMessage = RawLSPSMessage>,
+{
+    fn handle_custom_message(
+        &self,
+        msg: RawLSPSMessage,
+        sender_node_id: PublicKey,
+    ) -> Result<(), LightningError> {
+        // Before the manager sees it: its event may be handled at once, on another thread.
+        self.observations
+            .note_response(&sender_node_id, &msg.payload);
+        self.inner.handle_custom_message(msg, sender_node_id)
+    }
+
+    fn get_and_clear_pending_msg(&self) -> Vec<(PublicKey, RawLSPSMessage)> {
+        let messages = self.inner.get_and_clear_pending_msg();
+        for (peer, msg) in &messages {
+            self.observations.note_request(*peer, &msg.payload);
+        }
+        messages
+    }
+
+    fn peer_disconnected(&self, their_node_id: PublicKey) {
+        self.inner.peer_disconnected(their_node_id);
+    }
+
+    fn peer_connected(
+        &self,
+        their_node_id: PublicKey,
+        msg: &Init,
+        inbound: bool,
+    ) -> Result<(), ()> {
+        self.inner.peer_connected(their_node_id, msg, inbound)
+    }
+
+    fn provided_node_features(&self) -> NodeFeatures {
+        self.inner.provided_node_features()
+    }
+
+    fn provided_init_features(&self, their_node_id: PublicKey) -> InitFeatures {
+        self.inner.provided_init_features(their_node_id)
+    }
+}
+
+fn read_request(payload: &str) -> Option<(String, Method)> {
+    let message: Value = serde_json::from_str(payload).ok()?;
+    let method = match message.get("method")?.as_str()? {
+        "lsps2.get_info" => Method::GetInfo,
+        "lsps2.buy" => Method::Buy,
+        _ => return None,
+    };
+    Some((message.get("id")?.as_str()?.to_owned(), method))
+}
+
+/// The id and the result of a response; none if LDK would take it for a request or an error.
+fn read_response(payload: &str) -> Option<(String, Value)> {
+    let mut message: Value = serde_json::from_str(payload).ok()?;
+    if message.get("method").is_some() || message.get("error").is_some() {
+        return None;
+    }
+    let result = message.get_mut("result").map(Value::take)?;
+    Some((message.get("id")?.as_str()?.to_owned(), result))
+}
+
+fn observe(method: Method, result: &Value) -> Observed {
+    match method {
+        Method::GetInfo => Observed::Menu {
+            unknown_fields: unknown_fields(result),
+        },
+        Method::Buy => Observed::Buy {
+            trust_model: trust_model(result),
+        },
+    }
+}
+
+fn unknown_fields(result: &Value) -> Vec<String> {
+    let menu = result
+        .get("opening_fee_params_menu")
+        .and_then(Value::as_array);
+    let entries = menu.into_iter().flatten().filter_map(Value::as_object);
+    let names = entries.flat_map(|entry| entry.keys());
+    let mut unknown = Vec::new();
+    for name in names.filter(|name| !KNOWN_FIELDS.contains(&name.as_str())) {
+        let name = printable(name);
+        if unknown.len() < MAX_FIELDS && !unknown.contains(&name) {
+            unknown.push(name);
+        }
+    }
+    unknown
+}
+
+/// bLIP-52, "Request JIT Channel": `client_trusts_lsp` is optional and defaults to `false`.
+fn trust_model(result: &Value) -> TrustModel {
+    match result.get("client_trusts_lsp").and_then(Value::as_bool) {
+        Some(true) => TrustModel::ClientTrustsLsp,
+        Some(false) | None => TrustModel::LspTrustsClient,
+    }
+}

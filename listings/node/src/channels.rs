@@ -1,0 +1,156 @@
+//! Ordinary channels: opening them, taking them, and telling the network about them.
+
+use anyhow::{Result, anyhow, ensure};
+use bitcoin::secp256k1::PublicKey;
+use lightning::ln::msgs::SocketAddress;
+use lightning::ln::types::ChannelId;
+use lightning::routing::gossip::NodeId;
+use serde::Serialize;
+
+use crate::node::Node;
+
+/// What a node can send, receive and spend.
+#[derive(Clone, Debug, Serialize)]
+pub struct Balances {
+    /// Coins on chain that can be spent now, in sat.
+    pub onchain_spendable_sat: u64,
+    /// Coins on chain that are unconfirmed or unripe, in sat.
+    pub onchain_pending_sat: u64,
+    /// One entry a channel.
+    pub channels: Vec<ChannelBalance>,
+}
+
+/// What one channel can send and receive.
+#[derive(Clone, Debug, Serialize)]
+pub struct ChannelBalance {
+    /// The peer's name or node id.
+    pub peer: String,
+    /// The channel's capacity, in sat.
+    pub capacity_sat: u64,
+    /// What can be sent, in msat, above the reserve.
+    pub outbound_msat: u64,
+    /// What can be received, in msat, above the peer's reserve.
+    pub inbound_msat: u64,
+    /// What must stay on this side, in sat.
+    pub reserve_sat: u64,
+    /// Whether payments can be sent over it now.
+    pub is_usable: bool,
+    /// Whether the network knows it.
+    pub is_announced: bool,
+}
+
+impl Node {
+    /// Opens a channel of `capacity_sat` from the wallet, unannounced unless `announced`.
+    pub fn open_channel(&self, peer: PublicKey, capacity_sat: u64, announced: bool) -> Result<()> {
+        ensure!(
+            self.is_connected(&peer),
+            "not connected to {peer}: `connect` first"
+        );
+        let mut config = self.user_config.clone();
+        config.channel_handshake_config.announce_for_forwarding = announced;
+        let id = self.random_channel_id();
+        self.channel_manager
+            .create_channel(peer, capacity_sat, 0, id, None, Some(config))
+            .map_err(|e| anyhow!("the channel cannot be opened: {e:?}"))?;
+        self.peer_manager.process_events();
+        Ok(())
+    }
+
+    /// Takes a channel from anybody, with the usual confirmations.
+    pub(crate) fn accept_channel(&self, channel_id: ChannelId, peer: PublicKey) {
+        let id = self.random_channel_id();
+        match self
+            .channel_manager
+            .accept_inbound_channel(&channel_id, &peer, id, None)
+        {
+            Ok(()) => self.note_channel("requested", channel_id, &peer, None),
+            Err(e) => self.note_channel("refused", channel_id, &peer, Some(format!("{e:?}"))),
+        }
+    }
+
+    /// Announces this node once one of its channels is announced. Says whether it is announced.
+    ///
+    /// The network forgets a node that is silent for two weeks; a node that runs that long has to
+    /// announce itself again, each day, say.
+    pub(crate) fn announce(&self) -> bool {
+        let me = NodeId::from_pubkey(&self.id());
+        let known = self
+            .graph
+            .read_only()
+            .node(&me)
+            .map(|n| n.announcement_info.is_some());
+        if known == Some(false) {
+            let mut alias = [0; 32];
+            let name = self.pen.name.as_bytes();
+            let length = name.len().min(alias.len());
+            alias[..length].copy_from_slice(&name[..length]);
+            let address = SocketAddress::from(self.address());
+            self.peer_manager
+                .broadcast_node_announcement([0; 3], alias, vec![address]);
+            // LDK writes the graph every hour; without it the node builds no offer paths after
+            // a restart.
+            let _ = self.save_graph();
+        }
+        known == Some(true)
+    }
+
+    /// Hands a transaction of our own to the chain.
+    pub(crate) fn broadcast_now(&self, transaction: bitcoin::Transaction) {
+        let _ = self
+            .broadcaster
+            .0
+            .send((vec![transaction], "Funding".to_owned()));
+    }
+
+    /// Whether this node's graph has an announced channel between these nodes, known both ways.
+    pub fn knows_channel(&self, one: &PublicKey, other: &PublicKey) -> bool {
+        let (one, other) = (NodeId::from_pubkey(one), NodeId::from_pubkey(other));
+        let graph = self.graph.read_only();
+        graph.channels().unordered_iter().any(|(_, channel)| {
+            let ends = [channel.node_one, channel.node_two];
+            let both = channel.one_to_two.is_some() && channel.two_to_one.is_some();
+            ends.contains(&one) && ends.contains(&other) && both
+        })
+    }
+
+    /// Whether this node's graph knows that node's announcement.
+    pub fn knows_node(&self, node_id: &PublicKey) -> bool {
+        let graph = self.graph.read_only();
+        let node = graph.node(&NodeId::from_pubkey(node_id));
+        node.is_some_and(|node| node.announcement_info.is_some())
+    }
+
+    /// A script that pays this node's wallet.
+    pub fn wallet_script(&self) -> Result<bitcoin::ScriptBuf> {
+        self.wallet.script()
+    }
+
+    /// The names or ids of the peers that are connected.
+    pub fn peers(&self) -> Vec<String> {
+        self.peer_manager
+            .list_peers()
+            .iter()
+            .map(|p| self.name_of(&p.counterparty_node_id))
+            .collect()
+    }
+
+    /// What this node can send, receive and spend.
+    pub fn balances(&self) -> Balances {
+        let (onchain_spendable_sat, onchain_pending_sat) = self.wallet.balance();
+        let channels = self.channel_manager.list_channels();
+        let channels = channels.iter().map(|channel| ChannelBalance {
+            peer: self.name_of(&channel.counterparty.node_id),
+            capacity_sat: channel.channel_value_satoshis,
+            outbound_msat: channel.outbound_capacity_msat,
+            inbound_msat: channel.inbound_capacity_msat,
+            reserve_sat: channel.unspendable_punishment_reserve.unwrap_or(0),
+            is_usable: channel.is_usable,
+            is_announced: channel.is_announced,
+        });
+        Balances {
+            onchain_spendable_sat,
+            onchain_pending_sat,
+            channels: channels.collect(),
+        }
+    }
+}

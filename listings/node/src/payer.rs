@@ -1,0 +1,128 @@
+//! The payer: pays an offer whose recipient is offline, and may go offline itself.
+
+use anyhow::Result;
+use lightning::events::{Event, ReplayEvent};
+use lightning::ln::channelmanager::PaymentId;
+use lightning::offers::offer::Offer;
+use lightning::util::config::UserConfig;
+use lightning_liquidity::events::LiquidityEvent;
+use lsps2_async::payer::{PayerMode, PaymentStage, explain_failure, pay_offer, stage};
+use lsps2_async::router::PathPolicy;
+use std::sync::Arc;
+
+use crate::node::{Node, NodeConfig, Role, Setup};
+use crate::transcript::HtlcState;
+
+/// A running payer.
+pub struct Payer {
+    node: Arc<Node>,
+}
+
+struct PayerRole {
+    node: Arc<Node>,
+}
+
+impl std::ops::Deref for Payer {
+    type Target = Node;
+    fn deref(&self) -> &Node {
+        &self.node
+    }
+}
+
+impl Payer {
+    /// Starts the payer of a folder, or makes a new one there.
+    pub async fn start(config: NodeConfig, mode: PayerMode) -> Result<Self> {
+        let mut user_config = UserConfig::default();
+        mode.configure(&mut user_config);
+        let setup = Setup {
+            user_config,
+            mailbox: false,
+            promise_secret: None,
+            paths: PathPolicy::default(),
+        };
+        let node = Node::build(config, setup).await?;
+        node.run(Arc::new(PayerRole { node: node.clone() }));
+        Ok(Self { node })
+    }
+
+    /// Step 4: pays an offer. The outcome is an event, when the recipient has come online.
+    pub fn pay(&self, offer: &Offer, amount_msat: u64) -> Result<PaymentId> {
+        let node = &self.node;
+        let id = pay_offer(
+            &*node.channel_manager,
+            &*node.keys,
+            offer,
+            Some(amount_msat),
+        )?;
+        node.peer_manager.process_events();
+        node.note_htlc(HtlcState::Requested, None, amount_msat, 0, None);
+        Ok(id)
+    }
+
+    /// What this payer can see of a payment.
+    pub fn stage(&self, id: PaymentId) -> Option<PaymentStage> {
+        stage(&*self.node.channel_manager, id)
+    }
+}
+
+impl Role for PayerRole {
+    async fn on_event(&self, event: Event) -> Result<(), ReplayEvent> {
+        self.node.note(&event);
+        match event {
+            Event::PaymentSent {
+                payment_hash,
+                amount_msat,
+                fee_paid_msat,
+                ..
+            } => {
+                let sent = amount_msat.unwrap_or(0) + fee_paid_msat.unwrap_or(0);
+                self.node
+                    .note_htlc(HtlcState::Paid, Some(payment_hash), sent, 0, None);
+                Ok(())
+            }
+            Event::PaymentFailed {
+                payment_hash,
+                reason,
+                ..
+            } => {
+                let reason = explain_failure(reason).to_owned();
+                self.node
+                    .note_htlc(HtlcState::Failed, payment_hash, 0, 0, Some(reason));
+                Ok(())
+            }
+            Event::FundingGenerationReady { .. }
+            | Event::FundingTxBroadcastSafe { .. }
+            | Event::PaymentClaimable { .. }
+            | Event::PaymentClaimed { .. }
+            | Event::ConnectionNeeded { .. }
+            | Event::InvoiceReceived { .. }
+            | Event::PaymentPathSuccessful { .. }
+            | Event::PaymentPathFailed { .. }
+            | Event::ProbeSuccessful { .. }
+            | Event::ProbeFailed { .. }
+            | Event::HTLCIntercepted { .. }
+            | Event::SpendableOutputs { .. }
+            | Event::PaymentForwarded { .. }
+            | Event::ChannelPending { .. }
+            | Event::ChannelReady { .. }
+            | Event::ChannelClosed { .. }
+            | Event::SpliceNegotiated { .. }
+            | Event::SpliceNegotiationFailed { .. }
+            | Event::DiscardFunding { .. }
+            | Event::OpenChannelRequest { .. }
+            | Event::HTLCHandlingFailed { .. }
+            | Event::BumpTransaction(_)
+            | Event::OnionMessageIntercepted { .. }
+            | Event::OnionMessagePeerConnected { .. }
+            | Event::PersistStaticInvoice { .. }
+            | Event::StaticInvoiceRequested { .. }
+            | Event::FundingTransactionReadyForSigning { .. } => {
+                self.node.on_common_event(event).await
+            }
+        }
+    }
+
+    async fn on_liquidity_event(&self, _: LiquidityEvent) {}
+
+    async fn on_tick(&self) {}
+}

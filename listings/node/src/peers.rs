@@ -1,0 +1,118 @@
+//! Connections: taking them, making them, and making them again after a restart.
+
+use anyhow::{Context, Result, bail};
+use bitcoin::secp256k1::PublicKey;
+use lightning::io::ErrorKind;
+use lightning::ln::msgs::SocketAddress;
+use lightning::util::persist::KVStoreSync;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+
+use crate::node::Node;
+use crate::transcript::What;
+
+const NAMESPACE: &str = "peers";
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+impl Node {
+    pub(crate) async fn accept_peers(self: Arc<Self>, listener: TcpListener) {
+        let mut stopping = self.stopping.subscribe();
+        loop {
+            tokio::select! {
+                _ = stopping.wait_for(|stop| *stop) => return,
+                taken = listener.accept() => {
+                    let Ok((stream, _)) = taken else { continue };
+                    let Ok(stream) = stream.into_std() else { continue };
+                    // The connection lives in tasks of its own until the peer goes.
+                    drop(tokio::spawn(lightning_net_tokio::setup_inbound(
+                        self.peer_manager.clone(),
+                        stream,
+                    )));
+                },
+            }
+        }
+    }
+
+    /// Connects to a peer and remembers it: it is connected again whenever it is missing.
+    pub async fn connect(&self, node_id: PublicKey, address: SocketAddr) -> Result<()> {
+        let key = node_id.to_string();
+        self.store
+            .write(NAMESPACE, "", &key, address.to_string().into_bytes())?;
+        self.connect_once(node_id, address).await
+    }
+
+    /// Disconnects a peer and forgets it.
+    pub fn disconnect(&self, node_id: &PublicKey) -> Result<()> {
+        self.store
+            .remove(NAMESPACE, "", &node_id.to_string(), false)?;
+        self.peer_manager.disconnect_by_node_id(*node_id);
+        Ok(())
+    }
+
+    /// Whether a peer is connected and its handshake is over.
+    pub fn is_connected(&self, node_id: &PublicKey) -> bool {
+        self.peer_manager.peer_by_node_id(node_id).is_some()
+    }
+
+    async fn connect_once(&self, node_id: PublicKey, address: SocketAddr) -> Result<()> {
+        if self.is_connected(&node_id) {
+            return Ok(());
+        }
+        let transcript = self.pen.transcript.clone();
+        let (from, peer) = (transcript.position(), self.name_of(&node_id));
+        let connection =
+            lightning_net_tokio::connect_outbound(self.peer_manager.clone(), node_id, address)
+                .await
+                .with_context(|| format!("{address} does not answer: is the node running?"))?;
+        let greeted = transcript.wait_for(from, HANDSHAKE, |entry| match &entry.what {
+            What::Connected { peer: p } if *p == peer && entry.node == self.pen.name => Some(()),
+            _ => None,
+        });
+        tokio::select! {
+            greeted = greeted => greeted.map_err(|_| anyhow::anyhow!("{address} does not greet")),
+            () = connection => bail!("{address} hung up: is {node_id} its node id?"),
+        }
+    }
+
+    /// Connects the remembered peers that are missing.
+    pub(crate) async fn reconnect(&self) {
+        let known = self.store.list(NAMESPACE, "").unwrap_or_default();
+        for key in known {
+            let Ok(node_id) = key.parse::<PublicKey>() else {
+                continue;
+            };
+            if self.is_connected(&node_id) {
+                continue;
+            }
+            let Ok(Some(address)) = self.remembered(&key) else {
+                continue;
+            };
+            // A peer that is away is tried again at the next tick.
+            let _ = self.connect_once(node_id, address).await;
+        }
+    }
+
+    fn remembered(&self, key: &str) -> Result<Option<SocketAddr>> {
+        match self.store.read(NAMESPACE, "", key) {
+            Ok(bytes) => Ok(Some(std::str::from_utf8(&bytes)?.parse()?)),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Answers `ConnectionNeeded`: LDK has an onion message for a node that is not a peer.
+    pub(crate) async fn connect_to_any(&self, node_id: PublicKey, addresses: &[SocketAddress]) {
+        for address in addresses {
+            let Ok(resolved) = address.to_socket_addrs() else {
+                continue;
+            };
+            for address in resolved {
+                if self.connect_once(node_id, address).await.is_ok() {
+                    return;
+                }
+            }
+        }
+    }
+}

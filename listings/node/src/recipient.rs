@@ -1,0 +1,506 @@
+//! The recipient: a wallet that is usually offline, has no channel, and is paid anyway.
+
+use anyhow::{Result, anyhow, ensure};
+use bitcoin::secp256k1::PublicKey;
+use lightning::blinded_path::message::BlindedMessagePath;
+use lightning::events::{Event, PaymentPurpose, ReplayEvent};
+use lightning::ln::channelmanager::TrustedChannelFeatures;
+use lightning::ln::types::ChannelId;
+use lightning::offers::offer::Offer;
+use lightning::types::payment::{PaymentHash, PaymentPreimage};
+use lightning::util::config::{ChannelConfigOverrides, ChannelConfigUpdate, UserConfig};
+use lightning::util::persist::KVStoreSync;
+use lightning_liquidity::events::LiquidityEvent;
+use lightning_liquidity::lsps2::event::LSPS2ClientEvent;
+use lsps2_async::claim::{Arrival, ClaimPolicy, Refusal, Verdict, judge};
+use lsps2_async::lease::{Consumption, Lease, LeaseId, LeaseRecord, LeaseStoreError};
+use lsps2_async::negotiate::{Negotiation, NegotiationPolicy, Progress};
+use lsps2_async::router::PathPolicy;
+use serde_json::json;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+use crate::events::scid;
+use crate::node::{Node, NodeConfig, Role, Setup};
+use crate::transcript::{HtlcState, What};
+
+const NAMESPACE: &str = "recipient";
+const LSP_KEY: &str = "lsp";
+
+/// How a recipient behaves.
+#[derive(Clone, Debug, Default)]
+pub struct RecipientPolicy {
+    /// Which paths its invoices get.
+    pub paths: PathPolicy,
+    /// What it tolerates at the claim.
+    pub claim: ClaimPolicy,
+}
+
+/// A running recipient.
+pub struct Recipient {
+    node: Arc<Node>,
+    role: Arc<RecipientRole>,
+}
+
+struct RecipientRole {
+    node: Arc<Node>,
+    claim_policy: ClaimPolicy,
+    negotiations: Mutex<Vec<Purchase>>,
+}
+
+struct Purchase {
+    negotiation: Negotiation,
+    buyer: oneshot::Sender<Result<Lease>>,
+}
+
+impl std::ops::Deref for Recipient {
+    type Target = Node;
+    fn deref(&self) -> &Node {
+        &self.node
+    }
+}
+
+impl Recipient {
+    /// Starts the recipient of a folder, or makes a new one there.
+    pub async fn start(config: NodeConfig, policy: RecipientPolicy) -> Result<Self> {
+        let setup = Setup {
+            user_config: user_config(),
+            mailbox: false,
+            promise_secret: None,
+            paths: policy.paths,
+        };
+        let node = Node::build(config, setup).await?;
+        if let Ok(id) = node.store.read(NAMESPACE, "", LSP_KEY) {
+            node.relay.set_lsp(PublicKey::from_slice(&id)?);
+        }
+        let role = Arc::new(RecipientRole {
+            node: node.clone(),
+            claim_policy: policy.claim,
+            negotiations: Mutex::default(),
+        });
+        node.run(role.clone());
+        Ok(Self { node, role })
+    }
+
+    /// Connects to the LSP, now and whenever the wallet wakes up. Messages go through it.
+    pub async fn connect_lsp(&self, lsp: PublicKey, address: SocketAddr) -> Result<()> {
+        self.node
+            .store
+            .write(NAMESPACE, "", LSP_KEY, lsp.serialize().to_vec())?;
+        self.node.relay.set_lsp(lsp);
+        self.node.connect(lsp, address).await
+    }
+
+    /// Step 1: buys a lease, and returns once it is on disk.
+    ///
+    /// If offers wait for one, they are built now: LDK would try again only at its next tick.
+    pub async fn buy_lease(&self, lsp: PublicKey, policy: NegotiationPolicy) -> Result<Lease> {
+        ensure!(
+            self.node.is_connected(&lsp),
+            "not connected to the LSP: `connect` first"
+        );
+        let lease = self.role.negotiate(lsp, policy).await?;
+        if self.offer().is_none() {
+            self.node.channel_manager.timer_tick_occurred();
+            self.node.peer_manager.process_events();
+        }
+        Ok(lease)
+    }
+
+    /// Takes the paths the static invoice server handed out, and asks it for offer paths.
+    pub fn use_paths(&self, paths: Vec<BlindedMessagePath>) -> Result<()> {
+        ensure!(
+            !paths.is_empty(),
+            "no paths: ask the LSP for them with `paths`"
+        );
+        self.node
+            .channel_manager
+            .set_paths_to_static_invoice_server(paths)
+            .map_err(|()| anyhow!("the paths do not lead to the LSP: is it connected?"))?;
+        self.node.peer_manager.process_events();
+        Ok(())
+    }
+
+    /// An offer that can be paid while this node is offline, if the server holds its invoice.
+    pub fn offer(&self) -> Option<Offer> {
+        self.node.channel_manager.get_async_receive_offer().ok()
+    }
+
+    /// Waits for the offer. With neither a lease nor a channel it does not come.
+    pub async fn wait_for_offer(&self, at_most: Duration) -> Result<Offer> {
+        let transcript = &self.node.pen.transcript;
+        let from = transcript.position();
+        if let Some(offer) = self.offer() {
+            return Ok(offer);
+        }
+        let ready = transcript.wait_for(from, at_most, |entry| match &entry.what {
+            What::Onion { message, .. } if message == "static_invoice_persisted" => self.offer(),
+            _ => None,
+        });
+        ready.await.map_err(|_| {
+            anyhow!("no offer: buy a lease with `lease` and take the LSP's paths with `use-paths`")
+        })
+    }
+
+    /// All leases ever bought.
+    pub fn leases(&self) -> Vec<LeaseRecord> {
+        self.node.leases.list()
+    }
+}
+
+/// LDK's flags for a recipient: its defaults will do. The one thing an LSPS2 client must allow,
+/// less than the onion says arriving, is set for each channel with the LSP when it is accepted.
+fn user_config() -> UserConfig {
+    UserConfig::default()
+}
+
+impl RecipientRole {
+    async fn negotiate(&self, lsp: PublicKey, policy: NegotiationPolicy) -> Result<Lease> {
+        let (buyer, bought) = oneshot::channel();
+        let client = self
+            .node
+            .liquidity
+            .lsps2_client_handler()
+            .expect("a recipient buys");
+        {
+            let mut negotiations = self.negotiations.lock().unwrap();
+            let negotiation = Negotiation::begin(client, lsp, policy, self.node.now())
+                .watched_by(self.node.observations.clone());
+            negotiations.push(Purchase { negotiation, buyer });
+        }
+        Ok(bought.await??)
+    }
+
+    async fn on_lsps2_event(&self, event: LSPS2ClientEvent) {
+        let client = self
+            .node
+            .liquidity
+            .lsps2_client_handler()
+            .expect("a recipient buys");
+        let done = {
+            let mut negotiations = self.negotiations.lock().unwrap();
+            let now = self.node.now();
+            let mut done = None;
+            for (i, purchase) in negotiations.iter_mut().enumerate() {
+                if let Progress::Done(outcome) = purchase.negotiation.on_event(client, &event, now)
+                {
+                    done = Some((i, outcome));
+                    break;
+                }
+            }
+            done.map(|(i, outcome)| (negotiations.swap_remove(i).buyer, outcome))
+        };
+        if let Some((buyer, outcome)) = done {
+            let outcome = match outcome {
+                Ok(lease) => self.keep(lease).await.map_err(anyhow::Error::from),
+                Err(error) => Err(error.into()),
+            };
+            // The buyer may have gone; the lease is kept all the same.
+            let _ = buyer.send(outcome);
+        }
+    }
+
+    /// On disk first: the offer must not name a lease that a restart forgets.
+    async fn keep(&self, lease: Lease) -> Result<Lease, LeaseStoreError> {
+        let params = &lease.opening_fee_params;
+        let detail = json!({
+            "min_fee_msat": params.min_fee_msat,
+            "proportional": params.proportional,
+            "valid_until": params.valid_until.as_secs(),
+            "min_payment_size_msat": params.min_payment_size_msat,
+            "max_payment_size_msat": params.max_payment_size_msat,
+            "cltv_expiry_delta": lease.cltv_expiry_delta,
+            "trust_model": format!("{:?}", lease.trust_model),
+        });
+        self.node.leases.add(lease.clone()).await?;
+        self.note_lease("bought", &lease.id, detail);
+        Ok(lease)
+    }
+
+    fn note_lease(&self, state: &str, id: &LeaseId, detail: serde_json::Value) {
+        self.node.pen.write(What::Lease {
+            state: state.to_owned(),
+            intercept_scid: Some(scid(id.intercept_scid)),
+            detail,
+        });
+    }
+
+    /// Accepts the JIT channel: from an LSP with an active lease, and from nobody else.
+    fn on_open_channel_request(&self, channel_id: ChannelId, peer: PublicKey) {
+        let expected = self.node.leases.active(self.node.now());
+        if !expected.iter().any(|lease| lease.id.lsp_node_id == peer) {
+            let reason = "no lease bought from this peer is outstanding".to_owned();
+            return self.node.refuse_channel(channel_id, &peer, reason);
+        }
+        let user_channel_id = self.node.random_channel_id();
+        let accepted = self
+            .node
+            .channel_manager
+            .accept_inbound_channel_from_trusted_peer(
+                &channel_id,
+                &peer,
+                user_channel_id,
+                // The HTLC cannot wait for confirmations. The LSP could double-spend the funding.
+                TrustedChannelFeatures::ZeroConf,
+                Some(take_less_than_the_onion_says()),
+            );
+        match accepted {
+            Ok(()) => self.node.note_channel("requested", channel_id, &peer, None),
+            Err(e) => self
+                .node
+                .note_channel("refused", channel_id, &peer, Some(format!("{e:?}"))),
+        }
+    }
+
+    /// The guard. Nothing is claimed that skims more than was agreed, or skims twice.
+    async fn on_claimable(&self, payment: Claimable) -> Result<(), ReplayEvent> {
+        let peers = self.peers_of(&payment.channels);
+        let arrival = Arrival {
+            payment_hash: payment.payment_hash,
+            amount_msat: payment.amount_msat,
+            skimmed_fee_msat: payment.skimmed_fee_msat,
+            metadata: Arrival::metadata_of(&payment.purpose),
+            channel_peers: &peers,
+            channel_id: payment
+                .channels
+                .first()
+                .copied()
+                .unwrap_or(ChannelId([0; 32])),
+        };
+        let leases = &self.node.leases;
+        match judge(
+            &arrival,
+            |id| leases.get(id),
+            &self.claim_policy,
+            self.node.now(),
+        ) {
+            Ok(Verdict::Claim) => self.claim(&payment),
+            Ok(Verdict::ConsumeThenClaim { lease, consumption }) => {
+                self.consume_then_claim(&payment, lease, consumption)
+                    .await?;
+            }
+            Err(refusal) => self.refuse(&payment, &refusal),
+        }
+        Ok(())
+    }
+
+    /// Consumed is on disk before the preimage leaves: a crash in between claims again, a replay
+    /// by the LSP does not.
+    async fn consume_then_claim(
+        &self,
+        payment: &Claimable,
+        lease: LeaseId,
+        consumption: Consumption,
+    ) -> Result<(), ReplayEvent> {
+        match self.node.leases.consume(&lease, consumption).await {
+            Ok(()) => {
+                let detail = json!({ "skimmed_fee_msat": payment.skimmed_fee_msat });
+                self.note_lease("consumed", &lease, detail);
+                self.claim(payment);
+                Ok(())
+            }
+            Err(error) => self.not_consumed(payment, error),
+        }
+    }
+
+    fn not_consumed(&self, payment: &Claimable, error: LeaseStoreError) -> Result<(), ReplayEvent> {
+        match error {
+            // This may pass; LDK shows the event again.
+            LeaseStoreError::Storage { .. } | LeaseStoreError::Busy(_) => Err(ReplayEvent()),
+            LeaseStoreError::Unknown(_)
+            | LeaseStoreError::Duplicate(_)
+            | LeaseStoreError::Unreadable(_)
+            | LeaseStoreError::AlreadyConsumed { .. }
+            | LeaseStoreError::Expired(_) => {
+                self.fail_back(payment, error.to_string());
+                Ok(())
+            }
+        }
+    }
+
+    fn claim(&self, payment: &Claimable) {
+        match payment.preimage() {
+            Some(preimage) => self.node.channel_manager.claim_funds(preimage),
+            None => self.fail_back(payment, "LDK does not know the preimage".to_owned()),
+        }
+    }
+
+    fn refuse(&self, payment: &Claimable, refusal: &Refusal) {
+        self.fail_back(payment, refusal.to_string());
+    }
+
+    fn fail_back(&self, payment: &Claimable, reason: String) {
+        let (hash, msat) = (payment.payment_hash, payment.amount_msat);
+        self.node.channel_manager.fail_htlc_backwards(&hash);
+        let skim = payment.skimmed_fee_msat;
+        self.node
+            .note_htlc(HtlcState::Refused, Some(hash), msat, skim, Some(reason));
+    }
+
+    /// The counterparty of each channel; none at all if one of them is not known.
+    fn peers_of(&self, channels: &[ChannelId]) -> Vec<PublicKey> {
+        let known = self.node.channel_manager.list_channels();
+        let peer_of = |id| {
+            known
+                .iter()
+                .find(|c| c.channel_id == id)
+                .map(|c| c.counterparty.node_id)
+        };
+        channels
+            .iter()
+            .map(|id| peer_of(*id))
+            .collect::<Option<_>>()
+            .unwrap_or_default()
+    }
+}
+
+/// What `Event::PaymentClaimable` says.
+struct Claimable {
+    payment_hash: PaymentHash,
+    amount_msat: u64,
+    skimmed_fee_msat: u64,
+    purpose: PaymentPurpose,
+    channels: Vec<ChannelId>,
+}
+
+impl Claimable {
+    fn preimage(&self) -> Option<PaymentPreimage> {
+        self.purpose.preimage()
+    }
+}
+
+/// Lets the LSP forward less than the onion promises: LDK then sets no limit, the guard does.
+fn take_less_than_the_onion_says() -> ChannelConfigOverrides {
+    ChannelConfigOverrides {
+        handshake_overrides: None,
+        update_overrides: Some(ChannelConfigUpdate {
+            accept_underpaying_htlcs: Some(true),
+            ..Default::default()
+        }),
+    }
+}
+
+impl Role for RecipientRole {
+    async fn on_event(&self, event: Event) -> Result<(), ReplayEvent> {
+        self.node.note(&event);
+        match event {
+            Event::OpenChannelRequest {
+                temporary_channel_id,
+                counterparty_node_id,
+                ..
+            } => {
+                self.on_open_channel_request(temporary_channel_id, counterparty_node_id);
+                Ok(())
+            }
+            Event::PaymentClaimable {
+                payment_hash,
+                amount_msat,
+                counterparty_skimmed_fee_msat: skimmed_fee_msat,
+                purpose,
+                receiving_channel_ids,
+                ..
+            } => {
+                let hash = Some(payment_hash);
+                self.node.note_htlc(
+                    HtlcState::Claimable,
+                    hash,
+                    amount_msat,
+                    skimmed_fee_msat,
+                    None,
+                );
+                let channels = receiving_channel_ids
+                    .into_iter()
+                    .map(|(id, _)| id)
+                    .collect();
+                self.on_claimable(Claimable {
+                    payment_hash,
+                    amount_msat,
+                    skimmed_fee_msat,
+                    purpose,
+                    channels,
+                })
+                .await
+            }
+            Event::PaymentClaimed {
+                payment_hash,
+                amount_msat,
+                htlcs,
+                ..
+            } => {
+                // From here on nothing may be skimmed in this payment's name any more.
+                self.node
+                    .leases
+                    .settle(&payment_hash)
+                    .await
+                    .map_err(|_| ReplayEvent())?;
+                let skimmed = htlcs.iter().map(|h| h.counterparty_skimmed_fee_msat).sum();
+                let hash = Some(payment_hash);
+                self.node
+                    .note_htlc(HtlcState::Claimed, hash, amount_msat, skimmed, None);
+                Ok(())
+            }
+            Event::FundingGenerationReady { .. }
+            | Event::FundingTxBroadcastSafe { .. }
+            | Event::ConnectionNeeded { .. }
+            | Event::InvoiceReceived { .. }
+            | Event::PaymentSent { .. }
+            | Event::PaymentFailed { .. }
+            | Event::PaymentPathSuccessful { .. }
+            | Event::PaymentPathFailed { .. }
+            | Event::ProbeSuccessful { .. }
+            | Event::ProbeFailed { .. }
+            | Event::HTLCIntercepted { .. }
+            | Event::SpendableOutputs { .. }
+            | Event::PaymentForwarded { .. }
+            | Event::ChannelPending { .. }
+            | Event::ChannelReady { .. }
+            | Event::ChannelClosed { .. }
+            | Event::SpliceNegotiated { .. }
+            | Event::SpliceNegotiationFailed { .. }
+            | Event::DiscardFunding { .. }
+            | Event::HTLCHandlingFailed { .. }
+            | Event::BumpTransaction(_)
+            | Event::OnionMessageIntercepted { .. }
+            | Event::OnionMessagePeerConnected { .. }
+            | Event::PersistStaticInvoice { .. }
+            | Event::StaticInvoiceRequested { .. }
+            | Event::FundingTransactionReadyForSigning { .. } => {
+                self.node.on_common_event(event).await
+            }
+        }
+    }
+
+    async fn on_liquidity_event(&self, event: LiquidityEvent) {
+        match event {
+            LiquidityEvent::LSPS2Client(event) => self.on_lsps2_event(event).await,
+            // Protocols this wallet does not speak, and the other side of LSPS2.
+            LiquidityEvent::LSPS0Client(_)
+            | LiquidityEvent::LSPS1Client(_)
+            | LiquidityEvent::LSPS1Service(_)
+            | LiquidityEvent::LSPS2Service(_)
+            | LiquidityEvent::LSPS5Client(_)
+            | LiquidityEvent::LSPS5Service(_) => {}
+        }
+    }
+
+    async fn on_tick(&self) {
+        let now = self.node.now();
+        {
+            let mut negotiations = self.negotiations.lock().unwrap();
+            let mut waiting = Vec::new();
+            for mut purchase in negotiations.drain(..) {
+                match purchase.negotiation.check_timeout(now) {
+                    Some(error) => drop(purchase.buyer.send(Err(error.into()))),
+                    None => waiting.push(purchase),
+                }
+            }
+            *negotiations = waiting;
+        }
+        let cutoff = self.claim_policy.expiry_cutoff(now);
+        for id in self.node.leases.expire(cutoff).await.unwrap_or_default() {
+            self.note_lease("expired", &id, json!({}));
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! One typed record of what every node saw, for the command to print and for tests to wait on.
+
+use bitcoin::secp256k1::PublicKey;
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// One thing that happened on one node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Position in the transcript, from 0.
+    pub seq: u64,
+    /// Milliseconds since the transcript began.
+    pub at_ms: u64,
+    /// The name of the node that saw it.
+    pub node: String,
+    /// What it saw.
+    #[serde(flatten)]
+    pub what: What,
+}
+
+/// What a node saw or did.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum What {
+    /// The node started, with a new or an existing folder.
+    Started {
+        /// Whether its folder held a node already.
+        restored: bool,
+    },
+    /// The node stopped.
+    Stopped,
+    /// A peer connected.
+    Connected {
+        /// Its name.
+        peer: String,
+    },
+    /// A peer went away.
+    Disconnected {
+        /// Its name.
+        peer: String,
+    },
+    /// A message arrived from a peer.
+    Wire {
+        /// Who sent it.
+        peer: String,
+        /// Its name in the BOLTs.
+        message: String,
+        /// Its size in bytes, without the two of its type.
+        bytes: usize,
+    },
+    /// An onion message reached its destination, this node.
+    Onion {
+        /// Its name, for example `held_htlc_available`.
+        message: String,
+        /// The size of its content in bytes.
+        bytes: usize,
+    },
+    /// An LSPS message arrived from a peer.
+    Lsps {
+        /// Who sent it.
+        peer: String,
+        /// Its JSON-RPC payload.
+        json: serde_json::Value,
+        /// Its size in bytes.
+        bytes: usize,
+    },
+    /// LDK raised an event.
+    Event {
+        /// Its name, for example `PaymentClaimable`.
+        name: String,
+        /// Its fields that matter here.
+        detail: serde_json::Value,
+    },
+    /// An HTLC, or the payment it belongs to, changed its state on this node.
+    Htlc {
+        /// The new state.
+        state: HtlcState,
+        /// The payment hash, in hex, where the node knows it.
+        payment_hash: Option<String>,
+        /// The amount in msat: what arrived, was forwarded, claimed or paid.
+        amount_msat: u64,
+        /// The skimmed fee in msat, where there is one.
+        skimmed_fee_msat: u64,
+        /// Why, where there is a reason.
+        reason: Option<String>,
+    },
+    /// A lease changed its state.
+    Lease {
+        /// `bought`, `sold`, `consumed`, `expired`, `refused` or `retired`.
+        state: String,
+        /// The intercept SCID, as block x transaction x output.
+        intercept_scid: Option<String>,
+        /// Details: the terms, or why it was refused.
+        detail: serde_json::Value,
+    },
+    /// A static invoice was stored by its server, or an offer became ready at the recipient.
+    Offer {
+        /// `persisted`, `served`, `ready` or `refused`.
+        state: String,
+        /// Details: slot, size in bytes, or why it was refused.
+        detail: serde_json::Value,
+    },
+    /// An onion message for an offline peer entered or left the mailbox.
+    Mailbox {
+        /// `kept`, `dropped` or `delivered`.
+        state: String,
+        /// For whom.
+        peer: String,
+        /// How many messages.
+        messages: usize,
+        /// Why it was dropped.
+        reason: Option<String>,
+    },
+    /// A channel changed its state.
+    Channel {
+        /// `requested`, `refused`, `opening`, `pending`, `ready`, `open_failed` or `closed`.
+        state: String,
+        /// With whom.
+        peer: String,
+        /// Its id in hex.
+        channel_id: String,
+        /// Its capacity in sat, where known.
+        capacity_sat: Option<u64>,
+        /// Why, where there is a reason.
+        reason: Option<String>,
+    },
+    /// A transaction was handed to the chain.
+    Broadcast {
+        /// Its txid.
+        txid: String,
+        /// What it is for, in LDK's words.
+        purpose: String,
+        /// Why the chain refused it, if it did.
+        error: Option<String>,
+    },
+    /// A block was connected.
+    Block {
+        /// The new height.
+        height: u32,
+    },
+}
+
+/// The states of an HTLC a node can name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HtlcState {
+    /// The payer asked for the invoice.
+    Requested,
+    /// The LSP intercepted it on its way to an intercept SCID.
+    Intercepted,
+    /// The LSP forwarded it, and the next node claimed it.
+    Forwarded,
+    /// The recipient may claim it.
+    Claimable,
+    /// The recipient refused it; it goes back to the payer.
+    Refused,
+    /// The recipient has claimed it.
+    Claimed,
+    /// The payer holds the preimage.
+    Paid,
+    /// It failed and went back.
+    Failed,
+}
+
+/// The transcript: append-only, shared by all nodes of a run.
+#[derive(Clone)]
+pub struct Transcript {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    began: Instant,
+    entries: Mutex<Vec<Entry>>,
+    names: Mutex<HashMap<PublicKey, String>>,
+    length: watch::Sender<u64>,
+}
+
+impl Default for Transcript {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Transcript {
+    /// An empty transcript whose clock starts now.
+    pub fn new() -> Self {
+        let inner = Inner {
+            began: Instant::now(),
+            entries: Mutex::default(),
+            names: Mutex::default(),
+            length: watch::Sender::new(0),
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
+    /// Tells under which name a node appears.
+    pub fn introduce(&self, node_id: PublicKey, name: &str) {
+        self.inner
+            .names
+            .lock()
+            .unwrap()
+            .insert(node_id, name.to_owned());
+    }
+
+    /// The name of a node, or its id where nobody introduced it.
+    pub fn name_of(&self, node_id: &PublicKey) -> String {
+        let names = self.inner.names.lock().unwrap();
+        names
+            .get(node_id)
+            .cloned()
+            .unwrap_or_else(|| node_id.to_string())
+    }
+
+    /// Appends what `node` saw.
+    pub fn record(&self, node: &str, what: What) {
+        let mut entries = self.inner.entries.lock().unwrap();
+        let seq = entries.len() as u64;
+        let at_ms = self.inner.began.elapsed().as_millis() as u64;
+        entries.push(Entry {
+            seq,
+            at_ms,
+            node: node.to_owned(),
+            what,
+        });
+        // Sent under the lock, so that nobody sees a length without its entries.
+        self.inner.length.send_replace(seq + 1);
+    }
+
+    /// All entries from position `from` on.
+    pub fn since(&self, from: u64) -> Vec<Entry> {
+        let entries = self.inner.entries.lock().unwrap();
+        entries.get(from as usize..).unwrap_or_default().to_vec()
+    }
+
+    /// How many entries there are: a position to wait from.
+    pub fn position(&self) -> u64 {
+        *self.inner.length.borrow()
+    }
+
+    /// Milliseconds since the transcript began.
+    pub fn elapsed_ms(&self) -> u64 {
+        self.inner.began.elapsed().as_millis() as u64
+    }
+
+    /// Waits until there are entries at `from` or later, and returns them.
+    pub async fn next(&self, from: u64) -> Vec<Entry> {
+        let mut length = self.inner.length.subscribe();
+        // The sender lives as long as `self`.
+        let _ = length.wait_for(|length| *length > from).await;
+        self.since(from)
+    }
+
+    /// Waits for the first entry at `from` or later for which `pick` returns something.
+    ///
+    /// Fails after `at_most` with the last entries, so that a test shows what happened instead.
+    pub async fn wait_for<T>(
+        &self,
+        from: u64,
+        at_most: Duration,
+        mut pick: impl FnMut(&Entry) -> Option<T>,
+    ) -> Result<T, NotSeen> {
+        let found = async {
+            let mut from = from;
+            loop {
+                let entries = self.next(from).await;
+                if let Some(found) = entries.iter().find_map(&mut pick) {
+                    return found;
+                }
+                from += entries.len() as u64;
+            }
+        };
+        match tokio::time::timeout(at_most, found).await {
+            Ok(found) => Ok(found),
+            Err(_) => Err(NotSeen {
+                at_most,
+                since: self.since(from),
+            }),
+        }
+    }
+}
+
+/// What was waited for did not happen in time.
+pub struct NotSeen {
+    at_most: Duration,
+    since: Vec<Entry>,
+}
+
+impl std::error::Error for NotSeen {}
+
+impl std::fmt::Display for NotSeen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(
+            f,
+            "not seen within {:?}; what happened instead:",
+            self.at_most
+        )?;
+        let shown = self.since.len().saturating_sub(80);
+        for entry in &self.since[shown..] {
+            writeln!(f, "{}", serde_json::to_string(entry).unwrap_or_default())?;
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for NotSeen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{self}")
+    }
+}

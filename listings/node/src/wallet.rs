@@ -1,0 +1,256 @@
+//! A node's on-chain wallet: BDK, kept in LDK's store, fed by LDK's block source.
+
+use anyhow::{Context, Result, anyhow, ensure};
+use bdk_wallet::chain::Merge;
+use bdk_wallet::signer::SignersContainer;
+use bdk_wallet::template::{Bip84, DescriptorTemplate};
+use bdk_wallet::{
+    ChangeSet, KeychainKind, PersistedWallet, SignOptions, Wallet as BdkWallet, WalletPersister,
+};
+use bitcoin::bip32::Xpriv;
+use bitcoin::block::Header;
+use bitcoin::hashes::Hash;
+use bitcoin::psbt::Psbt;
+use bitcoin::secp256k1::Secp256k1;
+use bitcoin::{
+    Amount, Block, FeeRate, Network, NetworkKind, OutPoint, Script, ScriptBuf, Transaction, TxOut,
+    WPubkeyHash,
+};
+use lightning::chain::transaction::TransactionData;
+use lightning::chain::{BlockLocator, Listen};
+use lightning::io::{self, ErrorKind};
+use lightning::sign::ChangeDestinationSource;
+use lightning::util::persist::KVStoreSync;
+use lightning::util::wallet_utils::{Utxo, WalletSourceSync};
+use lightning_persister::fs_store::v1::FilesystemStore;
+use std::sync::{Arc, Mutex};
+
+/// The fee rate of every on-chain transaction here: a little above the relay minimum.
+const FEE_RATE: FeeRate = FeeRate::from_sat_per_kwu(500);
+
+/// Keeps BDK's change set as one value.
+struct WalletStore(Arc<FilesystemStore>);
+
+const NAMESPACE: &str = "wallet";
+const KEY: &str = "change_set";
+
+impl WalletPersister for WalletStore {
+    type Error = io::Error;
+
+    fn initialize(store: &mut Self) -> Result<ChangeSet, io::Error> {
+        match store.0.read(NAMESPACE, "", KEY) {
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map_err(|e| io::Error::new(ErrorKind::InvalidData, e)),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(ChangeSet::default()),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn persist(store: &mut Self, change_set: &ChangeSet) -> Result<(), io::Error> {
+        let mut whole = Self::initialize(store)?;
+        whole.merge(change_set.clone());
+        let bytes =
+            serde_json::to_vec(&whole).map_err(|e| io::Error::new(ErrorKind::InvalidData, e))?;
+        store.0.write(NAMESPACE, "", KEY, bytes)
+    }
+}
+
+/// The wallet. Everything it hands out is P2WPKH.
+pub struct Wallet {
+    state: Mutex<State>,
+}
+
+struct State {
+    wallet: PersistedWallet<WalletStore>,
+    store: WalletStore,
+    signers: [SignersContainer; 2],
+}
+
+impl State {
+    /// Signs the inputs that are this wallet's. Says whether no others are left.
+    fn sign(&self, psbt: &mut Psbt) -> Result<bool> {
+        let options = SignOptions {
+            trust_witness_utxo: true,
+            ..Default::default()
+        };
+        let signers = [&self.signers[0], &self.signers[1]];
+        Ok(self.wallet.sign_with_signers(psbt, &signers, options)?)
+    }
+
+    fn save(&mut self) -> Result<()> {
+        self.wallet
+            .persist(&mut self.store)
+            .context("writing the wallet")?;
+        Ok(())
+    }
+}
+
+impl Wallet {
+    /// Opens the wallet of `seed`, or makes it.
+    pub fn open(seed: &[u8; 32], store: Arc<FilesystemStore>) -> Result<Self> {
+        let key = Xpriv::new_master(Network::Regtest, seed)?;
+        let (external, internal) = (
+            Bip84(key, KeychainKind::External),
+            Bip84(key, KeychainKind::Internal),
+        );
+        let mut store = WalletStore(store);
+        let loaded = BdkWallet::load()
+            .descriptor(KeychainKind::External, Some(external.clone()))
+            .descriptor(KeychainKind::Internal, Some(internal.clone()))
+            .check_network(Network::Regtest)
+            .load_wallet(&mut store)
+            .map_err(|e| anyhow!("opening the wallet: {e}"))?;
+        let signers = [signers(&external)?, signers(&internal)?];
+        let wallet = match loaded {
+            Some(wallet) => wallet,
+            None => BdkWallet::create(external, internal)
+                .network(Network::Regtest)
+                .create_wallet(&mut store)
+                .map_err(|e| anyhow!("making the wallet: {e}"))?,
+        };
+        Ok(Self {
+            state: Mutex::new(State {
+                wallet,
+                store,
+                signers,
+            }),
+        })
+    }
+
+    /// A script that pays this wallet.
+    pub fn script(&self) -> Result<ScriptBuf> {
+        self.reveal(KeychainKind::External)
+    }
+
+    fn reveal(&self, keychain: KeychainKind) -> Result<ScriptBuf> {
+        let mut state = self.state.lock().unwrap();
+        let address = state.wallet.next_unused_address(keychain).address;
+        state.save()?;
+        Ok(address.script_pubkey())
+    }
+
+    /// What can be spent, and what is still unripe or unconfirmed, in sat.
+    pub fn balance(&self) -> (u64, u64) {
+        let balance = self.state.lock().unwrap().wallet.balance();
+        let spendable = balance.trusted_spendable();
+        (spendable.to_sat(), (balance.total() - spendable).to_sat())
+    }
+
+    /// A signed transaction that pays `amount` to `script`. Its change may be spent at once.
+    pub fn pay(&self, script: &Script, amount: Amount) -> Result<Transaction> {
+        let mut state = self.state.lock().unwrap();
+        let mut builder = state.wallet.build_tx();
+        builder
+            .add_recipient(script.to_owned(), amount)
+            .fee_rate(FEE_RATE);
+        let mut psbt = builder
+            .finish()
+            .with_context(|| format!("paying {amount} on chain"))?;
+        ensure!(
+            state.sign(&mut psbt)?,
+            "the wallet cannot sign its own coins"
+        );
+        let transaction = psbt.extract_tx()?;
+        // Coin selection must not take the same coins for the next channel.
+        state
+            .wallet
+            .apply_unconfirmed_txs([(transaction.clone(), 0)]);
+        state.save()?;
+        Ok(transaction)
+    }
+
+    /// Frees the coins of a transaction that will not be broadcast.
+    pub fn release(&self, transaction: &Transaction) {
+        let mut state = self.state.lock().unwrap();
+        state
+            .wallet
+            .apply_evicted_txs([(transaction.compute_txid(), 1)]);
+        state.save().expect("the disk takes the wallet");
+    }
+
+    /// The block this wallet has seen last.
+    pub fn best_block(&self) -> BlockLocator {
+        let tip = self.state.lock().unwrap().wallet.latest_checkpoint();
+        let mut locator = BlockLocator::new(tip.hash(), tip.height());
+        for (slot, block) in locator.previous_blocks.iter_mut().zip(tip.iter().skip(1)) {
+            *slot = Some(block.hash());
+        }
+        locator
+    }
+}
+
+impl Listen for Wallet {
+    fn block_connected(&self, block: &Block, height: u32) {
+        let mut state = self.state.lock().unwrap();
+        state
+            .wallet
+            .apply_block(block, height)
+            .expect("blocks come in order");
+        // Blocks that are not ours are fetched again after a restart.
+        if state
+            .wallet
+            .staged()
+            .is_some_and(|changes| !changes.tx_graph.is_empty())
+        {
+            state.save().expect("the disk takes the wallet");
+        }
+    }
+
+    fn filtered_block_connected(&self, _: &Header, _: &TransactionData, _: u32) {
+        unreachable!("the block source serves full blocks");
+    }
+
+    /// BDK replaces the stale blocks when the first block of the new branch is connected.
+    fn blocks_disconnected(&self, _: BlockLocator) {}
+}
+
+impl ChangeDestinationSource for Wallet {
+    async fn get_change_destination_script(&self) -> Result<ScriptBuf, ()> {
+        self.reveal(KeychainKind::Internal).map_err(|_| ())
+    }
+}
+
+/// What LDK needs to bump the fee of an anchor channel's transactions.
+impl WalletSourceSync for Wallet {
+    fn list_confirmed_utxos(&self) -> Result<Vec<Utxo>, ()> {
+        let state = self.state.lock().unwrap();
+        let confirmed = state
+            .wallet
+            .list_unspent()
+            .filter(|o| o.chain_position.is_confirmed());
+        Ok(confirmed
+            .filter_map(|o| utxo(o.outpoint, o.txout))
+            .collect())
+    }
+
+    fn get_prevtx(&self, outpoint: OutPoint) -> Result<Transaction, ()> {
+        let state = self.state.lock().unwrap();
+        let transaction = state.wallet.get_tx(outpoint.txid).ok_or(())?;
+        Ok(transaction.tx_node.tx.as_ref().clone())
+    }
+
+    fn get_change_script(&self) -> Result<ScriptBuf, ()> {
+        self.reveal(KeychainKind::Internal).map_err(|_| ())
+    }
+
+    fn sign_psbt(&self, mut psbt: Psbt) -> Result<Transaction, ()> {
+        // LDK's own inputs stay unsigned here; LDK signs them afterwards.
+        self.state.lock().unwrap().sign(&mut psbt).map_err(|_| ())?;
+        Ok(psbt.extract_tx_unchecked_fee_rate())
+    }
+}
+
+fn utxo(outpoint: OutPoint, output: TxOut) -> Option<Utxo> {
+    let program = output.script_pubkey.as_bytes().get(2..22)?;
+    let key_hash = WPubkeyHash::from_slice(program).ok()?;
+    Some(Utxo::new_v0_p2wpkh(outpoint, output.value, &key_hash))
+}
+
+fn signers(template: &Bip84<Xpriv>) -> Result<SignersContainer> {
+    let (descriptor, keys, _) = template.clone().build(NetworkKind::Test)?;
+    Ok(SignersContainer::build(
+        keys,
+        &descriptor,
+        &Secp256k1::new(),
+    ))
+}
