@@ -115,22 +115,13 @@ fn check_amount(story: &Story, amount_msat: u64) -> Result<(), Refused> {
 
 async fn play(world: &mut World, stage: &Stage, options: &Options) -> Result<(Books, u64)> {
     stage.say("Step 1 to 3: the recipient buys a lease, and its offer gets a path over the SCID");
-    let (lease, offer) = world
-        .prepare_recipient()
-        .await
-        .context("preparing the recipient")?;
+    let (lease, offer) = world.prepare_recipient().await.context("preparing the recipient")?;
     world.stop_recipient().await;
 
     stage.say("Step 4: the recipient is offline and has no channel; the payer pays its offer");
-    stage.detail(&format!(
-        "offer {}…, lease {}",
-        &offer.to_string()[..40],
-        lease.id
-    ));
+    stage.detail(&format!("offer {}…, lease {}", &offer.to_string()[..40], lease.id));
     let paid_from = world.transcript.position();
-    world
-        .pay_while_recipient_is_offline(&offer, options.amount_msat)
-        .await?;
+    world.pay_while_recipient_is_offline(&offer, options.amount_msat).await?;
     if options.payer == PayerMode::OftenOffline {
         stage.detail("the HTLC is locked at the payer's LSP, so the payer goes offline too");
         world.stop_payer().await;
@@ -143,41 +134,23 @@ async fn play(world: &mut World, stage: &Stage, options: &Options) -> Result<(Bo
             e.node == "recipient"
                 && matches!(
                     e.what,
-                    What::Htlc {
-                        state: HtlcState::Claimed | HtlcState::Refused,
-                        ..
-                    }
+                    What::Htlc { state: HtlcState::Claimed | HtlcState::Refused, .. }
                 )
         })
         .await?;
-    if let What::Htlc {
-        state: HtlcState::Refused,
-        reason,
-        ..
-    } = outcome.what
-    {
-        anyhow::bail!(
-            "the recipient refused the payment: {}",
-            reason.unwrap_or_default()
-        );
+    if let What::Htlc { state: HtlcState::Refused, reason, .. } = outcome.what {
+        anyhow::bail!("the recipient refused the payment: {}", reason.unwrap_or_default());
     }
     if options.payer == PayerMode::OftenOffline {
         stage.detail("the recipient has its money; the payer comes back to learn of it");
         world.start_payer().await?;
     }
     world.see_htlc(paid_from, "payer", HtlcState::Paid).await?;
-    world
-        .see_htlc(paid_from, "lsp", HtlcState::Forwarded)
-        .await?;
-    world
-        .see_htlc(paid_from, "payer-lsp", HtlcState::Forwarded)
-        .await?;
+    world.see_htlc(paid_from, "lsp", HtlcState::Forwarded).await?;
+    world.see_htlc(paid_from, "payer-lsp", HtlcState::Forwarded).await?;
     let books = Books::of_one_payment(&world.transcript.since(paid_from))?;
     let channels = world.recipient().balances().channels;
-    let capacity = channels
-        .first()
-        .context("the recipient has no channel")?
-        .capacity_sat;
+    let capacity = channels.first().context("the recipient has no channel")?.capacity_sat;
     Ok((books, capacity))
 }
 
@@ -189,10 +162,7 @@ struct Stage {
 
 impl Stage {
     fn new(json: bool) -> Self {
-        Self {
-            json,
-            done: Arc::new(watch::Sender::new(false)),
-        }
+        Self { json, done: Arc::new(watch::Sender::new(false)) }
     }
 
     fn say(&self, heading: &str) {
@@ -235,10 +205,7 @@ impl Stage {
 
 fn print(entry: &Entry, json: bool) {
     if json {
-        println!(
-            "{}",
-            serde_json::to_string(entry).expect("an entry is JSON")
-        );
+        println!("{}", serde_json::to_string(entry).expect("an entry is JSON"));
     } else if let Some(line) = tell(entry) {
         println!("  {:>6} ms  {:<10} {line}", entry.at_ms, entry.node);
     }
@@ -250,55 +217,26 @@ fn tell(entry: &Entry) -> Option<String> {
         What::Started { restored: false } => "starts for the first time".to_owned(),
         What::Started { restored: true } => "starts from its folder".to_owned(),
         What::Stopped => "goes offline".to_owned(),
-        What::Htlc {
-            state,
-            amount_msat,
-            skimmed_fee_msat,
-            reason,
-            ..
-        } => {
+        What::Htlc { state, amount_msat, skimmed_fee_msat, reason, .. } => {
             let skim = match skimmed_fee_msat {
                 0 => String::new(),
                 skim => format!(", {} msat skimmed", msat(*skim)),
             };
-            let reason = reason
-                .as_ref()
-                .map(|r| format!(": {r}"))
-                .unwrap_or_default();
+            let reason = reason.as_ref().map(|r| format!(": {r}")).unwrap_or_default();
             let state = format!("{state:?}").to_lowercase();
             format!("HTLC {state}: {} msat{skim}{reason}", msat(*amount_msat))
         }
-        What::Lease {
-            state,
-            intercept_scid,
-            detail,
-        } => {
+        What::Lease { state, intercept_scid, detail } => {
             let scid = intercept_scid.as_deref().unwrap_or("?");
             format!("lease {state}: intercept SCID {scid} {detail}")
         }
         What::Offer { state, detail } => format!("static invoice {state} {detail}"),
-        What::Mailbox {
-            state,
-            messages,
-            peer,
-            ..
-        } => {
+        What::Mailbox { state, messages, peer, .. } => {
             format!("mailbox: {messages} message(s) for {peer} {state}")
         }
-        What::Channel {
-            state,
-            peer,
-            capacity_sat,
-            reason,
-            ..
-        } => {
-            let size = capacity_sat
-                .map(|sat| format!(" of {} sat", msat(sat)))
-                .unwrap_or_default();
-            let reason = reason
-                .as_ref()
-                .map(|r| format!(": {r}"))
-                .unwrap_or_default();
+        What::Channel { state, peer, capacity_sat, reason, .. } => {
+            let size = capacity_sat.map(|sat| format!(" of {} sat", msat(sat))).unwrap_or_default();
+            let reason = reason.as_ref().map(|r| format!(": {r}")).unwrap_or_default();
             format!("channel{size} with {peer} {state}{reason}")
         }
         What::Broadcast { purpose, error, .. } => match error {
@@ -327,14 +265,8 @@ fn tell(entry: &Entry) -> Option<String> {
 pub fn table(summary: &Summary) -> String {
     let rows = [
         ("payer sent", summary.payer_sent_msat),
-        (
-            "  routing fees, to the payer's LSP",
-            summary.routing_fee_msat,
-        ),
-        (
-            "  opening fee, to the recipient's LSP",
-            summary.opening_fee_msat,
-        ),
+        ("  routing fees, to the payer's LSP", summary.routing_fee_msat),
+        ("  opening fee, to the recipient's LSP", summary.opening_fee_msat),
         ("  recipient received", summary.recipient_received_msat),
     ];
     let mut table = String::from("\nWhere every msat went\n");

@@ -121,10 +121,7 @@ struct ChainArgs {
 #[tokio::main]
 async fn main() -> ExitCode {
     let command = Command::parse();
-    let done = match command
-        .what
-        .unwrap_or_else(|| What::Demo(DemoArgs::default()))
-    {
+    let done = match command.what.unwrap_or_else(|| What::Demo(DemoArgs::default())) {
         What::Demo(args) => return run_demo(args).await,
         What::Node(args) => run_node(args).await,
         What::Chain(args) => run_chain(args).await,
@@ -153,21 +150,12 @@ async fn run_demo(args: DemoArgs) -> ExitCode {
     let (summary, code) = match played {
         Ok(summary) => (summary, ExitCode::SUCCESS),
         Err(error) => match error.downcast_ref::<Refused>() {
-            Some(refused) => (
-                Summary::unpaid("refused", refused.to_string()),
-                ExitCode::from(2),
-            ),
-            None => (
-                Summary::unpaid("failed", format!("{error:#}")),
-                ExitCode::FAILURE,
-            ),
+            Some(refused) => (Summary::unpaid("refused", refused.to_string()), ExitCode::from(2)),
+            None => (Summary::unpaid("failed", format!("{error:#}")), ExitCode::FAILURE),
         },
     };
     match (&summary.error, args.json) {
-        (_, true) => println!(
-            "{}",
-            serde_json::to_string(&summary).expect("a summary is JSON")
-        ),
+        (_, true) => println!("{}", serde_json::to_string(&summary).expect("a summary is JSON")),
         (Some(error), false) => eprintln!("error: {error}"),
         (None, false) => print!("{}", demo::table(&summary)),
     }
@@ -193,10 +181,7 @@ async fn run_node(args: NodeArgs) -> Result<()> {
         None => user_and_password(&args.rpc_auth)?,
     };
     let chain = Chain::rpc(&args.chain, auth).await.with_context(|| {
-        format!(
-            "no chain at {}: start one with `cargo run -- chain`, or a bitcoind",
-            args.chain
-        )
+        format!("no chain at {}: start one with `cargo run -- chain`, or a bitcoind", args.chain)
     })?;
     terminal::run(terminal::Options {
         role: args.role,
@@ -217,9 +202,7 @@ async fn run_chain(args: ChainArgs) -> Result<()> {
 }
 
 fn user_and_password(both: &str) -> Result<RpcAuth> {
-    let (user, password) = both
-        .split_once(':')
-        .context("--rpc-auth takes USER:PASSWORD")?;
+    let (user, password) = both.split_once(':').context("--rpc-auth takes USER:PASSWORD")?;
     Ok(RpcAuth::UserPass(user.to_owned(), password.to_owned()))
 }
 

@@ -34,39 +34,25 @@ impl Books {
             skim_seen == opening_fee_msat,
             "the LSP says it skimmed {opening_fee_msat} msat, the recipient saw {skim_seen}"
         );
-        ensure!(
-            books.difference() == 0,
-            "{} msat are missing: {books:?}",
-            books.difference()
-        );
+        ensure!(books.difference() == 0, "{} msat are missing: {books:?}", books.difference());
         Ok(books)
     }
 
     /// What was sent and neither earned nor received, in msat: 0 if the books balance.
     pub fn difference(&self) -> i128 {
-        let out = [
-            self.routing_fee_msat,
-            self.opening_fee_msat,
-            self.recipient_received_msat,
-        ];
+        let out = [self.routing_fee_msat, self.opening_fee_msat, self.recipient_received_msat];
         i128::from(self.payer_sent_msat) - out.into_iter().map(i128::from).sum::<i128>()
     }
 }
 
 /// The amount and the skimmed fee of the one HTLC that reached this state on this node, in msat.
 fn one(entries: &[Entry], node: &str, wanted: HtlcState) -> Result<(u64, u64)> {
-    let mut found = entries
-        .iter()
-        .filter(|e| e.node == node)
-        .filter_map(|e| match &e.what {
-            What::Htlc {
-                state,
-                amount_msat,
-                skimmed_fee_msat,
-                ..
-            } if *state == wanted => Some((*amount_msat, *skimmed_fee_msat)),
-            _ => None,
-        });
+    let mut found = entries.iter().filter(|e| e.node == node).filter_map(|e| match &e.what {
+        What::Htlc { state, amount_msat, skimmed_fee_msat, .. } if *state == wanted => {
+            Some((*amount_msat, *skimmed_fee_msat))
+        }
+        _ => None,
+    });
     match (found.next(), found.next()) {
         (Some(htlc), None) => Ok(htlc),
         (None, _) => bail!("{node} saw nothing {wanted:?}"),

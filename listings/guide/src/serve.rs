@@ -16,10 +16,7 @@ pub async fn run(listen: SocketAddr, user: String, password: String) -> Result<(
     let chain = Chain::Embedded(embedded.clone());
     let (address, serving) = serve(embedded, listen, user, password).await?;
     let serving = tokio::spawn(serving);
-    println!(
-        "{}",
-        json!({ "chain": address.to_string(), "commands": HELP })
-    );
+    println!("{}", json!({ "chain": address.to_string(), "commands": HELP }));
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     while let Some(line) = lines.next_line().await? {
         match answer(&chain, &line).await {

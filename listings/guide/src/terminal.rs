@@ -100,26 +100,9 @@ pub async fn run(options: Options) -> Result<()> {
 }
 
 async fn start(options: Options, transcript: Transcript) -> Result<Party> {
-    let Options {
-        role,
-        data,
-        listen,
-        chain,
-        payer,
-        trust,
-    } = options;
-    let name = role
-        .to_possible_value()
-        .expect("no role is hidden")
-        .get_name()
-        .to_owned();
-    let config = NodeConfig {
-        name,
-        data_dir: data,
-        listen,
-        chain,
-        transcript,
-    };
+    let Options { role, data, listen, chain, payer, trust } = options;
+    let name = role.to_possible_value().expect("no role is hidden").get_name().to_owned();
+    let config = NodeConfig { name, data_dir: data, listen, chain, transcript };
     Ok(match role {
         RoleName::Recipient => {
             Party::Recipient(Recipient::start(config, RecipientPolicy::default()).await?)
@@ -140,10 +123,7 @@ async fn print_events(transcript: Transcript) {
     loop {
         let entries = transcript.next(from).await;
         from += entries.len() as u64;
-        for entry in entries
-            .iter()
-            .filter(|e| !matches!(e.what, What::Wire { .. }))
-        {
+        for entry in entries.iter().filter(|e| !matches!(e.what, What::Wire { .. })) {
             say(json!(entry));
         }
     }
@@ -180,10 +160,7 @@ async fn answer(party: &Party, chain: &Chain, words: &[&str]) -> Result<Value> {
             Ok(json!({ "paths": encode_paths(&paths).to_lower_hex_string() }))
         }
         (Party::Lsp(party), ["leases"]) => {
-            let sold = party
-                .sold()
-                .into_iter()
-                .map(|record| json!(format!("{record:?}")));
+            let sold = party.sold().into_iter().map(|record| json!(format!("{record:?}")));
             Ok(json!({ "sold": sold.collect::<Vec<_>>() }))
         }
         (Party::Recipient(party), ["lease", lsp, rest @ ..]) => {
@@ -207,10 +184,7 @@ async fn answer(party: &Party, chain: &Chain, words: &[&str]) -> Result<Value> {
             let id = party.pay(&offer, amount_msat.parse().context("the amount, in msat")?)?;
             Ok(json!({ "payment_id": id.to_string() }))
         }
-        _ => bail!(
-            "no such command for this party; it takes: {}",
-            help(party).join(" | ")
-        ),
+        _ => bail!("no such command for this party; it takes: {}", help(party).join(" | ")),
     }
 }
 
@@ -224,12 +198,9 @@ fn help(party: &Party) -> Vec<&'static str> {
         "mine BLOCKS",
     ];
     commands.extend(match party {
-        Party::Recipient(_) => &[
-            "lease LSP_ID [MAX_FEE_MSAT]",
-            "use-paths HEX",
-            "offer",
-            "leases",
-        ][..],
+        Party::Recipient(_) => {
+            &["lease LSP_ID [MAX_FEE_MSAT]", "use-paths HEX", "offer", "leases"][..]
+        }
         Party::Lsp(_) => &["paths RECIPIENT_ID", "leases"],
         Party::Payer(_) => &["pay OFFER MSAT"],
         Party::PayerLsp(_) => &[],
@@ -291,13 +262,8 @@ fn lease(record: &LeaseRecord) -> Value {
 }
 
 fn parse_peer(peer: &str) -> Result<(PublicKey, SocketAddr)> {
-    let (id, address) = peer
-        .split_once('@')
-        .context("a peer is NODE_ID@HOST:PORT")?;
-    Ok((
-        id.parse().context("the node id")?,
-        address.parse().context("the address")?,
-    ))
+    let (id, address) = peer.split_once('@').context("a peer is NODE_ID@HOST:PORT")?;
+    Ok((id.parse().context("the node id")?, address.parse().context("the address")?))
 }
 
 /// One after the other, as LDK writes them.

@@ -53,9 +53,7 @@ pub struct ClaimPolicy {
 /// Ten minutes of grace.
 impl Default for ClaimPolicy {
     fn default() -> Self {
-        Self {
-            validity_grace: Duration::from_secs(600),
-        }
+        Self { validity_grace: Duration::from_secs(600) }
     }
 }
 
@@ -63,8 +61,7 @@ impl ClaimPolicy {
     /// The time to hand to [`LeaseStore::expire`](crate::lease::LeaseStore::expire): a lease with
     /// `valid_until` after it may still be claimed.
     pub fn expiry_cutoff(&self, now: Duration) -> Duration {
-        now.saturating_sub(self.validity_grace)
-            .saturating_sub(Duration::from_secs(1))
+        now.saturating_sub(self.validity_grace).saturating_sub(Duration::from_secs(1))
     }
 }
 
@@ -92,9 +89,9 @@ impl Arrival<'_> {
     /// a `Bolt12OfferContext` and keeps the metadata. No other purpose comes over a leased path.
     pub fn metadata_of(purpose: &PaymentPurpose) -> Option<&BTreeMap<u64, Vec<u8>>> {
         match purpose {
-            PaymentPurpose::Bolt12OfferPayment {
-                payment_context, ..
-            } => payment_context.payment_metadata.as_ref(),
+            PaymentPurpose::Bolt12OfferPayment { payment_context, .. } => {
+                payment_context.payment_metadata.as_ref()
+            }
             PaymentPurpose::Bolt11InvoicePayment { .. }
             | PaymentPurpose::Bolt12RefundPayment { .. }
             | PaymentPurpose::SpontaneousPayment(_) => None,
@@ -209,10 +206,7 @@ pub fn judge(
     }
     check_fee(arrival, &lease)?;
     let consumption = consumption(arrival);
-    Ok(Verdict::ConsumeThenClaim {
-        lease: lease.id,
-        consumption,
-    })
+    Ok(Verdict::ConsumeThenClaim { lease: lease.id, consumption })
 }
 
 fn agreement(arrival: &Arrival<'_>) -> Result<LeaseMetadata, Refusal> {
@@ -249,20 +243,13 @@ fn check_replay(arrival: &Arrival<'_>, by: Consumption) -> Result<(), Refusal> {
     if by.allows_replay(&arrival.payment_hash, skimmed_fee_msat) {
         Ok(())
     } else {
-        Err(Refusal::AlreadyConsumed {
-            skimmed_fee_msat,
-            by,
-        })
+        Err(Refusal::AlreadyConsumed { skimmed_fee_msat, by })
     }
 }
 
 fn check_time(lease: &Lease, grace: Duration, now: Duration) -> Result<(), Refusal> {
     let deadline = lease.opening_fee_params.valid_until.saturating_add(grace);
-    if now <= deadline {
-        Ok(())
-    } else {
-        Err(expired(lease, now))
-    }
+    if now <= deadline { Ok(()) } else { Err(expired(lease, now)) }
 }
 
 fn expired(lease: &Lease, now: Duration) -> Refusal {
@@ -271,26 +258,15 @@ fn expired(lease: &Lease, now: Duration) -> Refusal {
 }
 
 fn check_fee(arrival: &Arrival<'_>, lease: &Lease) -> Result<(), Refusal> {
-    let Arrival {
-        amount_msat,
-        skimmed_fee_msat,
-        ..
-    } = *arrival;
-    let overflow = Refusal::Overflow {
-        amount_msat,
-        skimmed_fee_msat,
-    };
+    let Arrival { amount_msat, skimmed_fee_msat, .. } = *arrival;
+    let overflow = Refusal::Overflow { amount_msat, skimmed_fee_msat };
     // The fee is a share of what the payer sent, not of what is left of it.
     let Some(gross_msat) = amount_msat.checked_add(skimmed_fee_msat) else {
         return Err(overflow);
     };
     let agreed_msat = lease.opening_fee_msat(gross_msat).ok_or(overflow)?;
     if skimmed_fee_msat > agreed_msat {
-        return Err(Refusal::TooMuch {
-            skimmed_fee_msat,
-            gross_msat,
-            agreed_msat,
-        });
+        return Err(Refusal::TooMuch { skimmed_fee_msat, gross_msat, agreed_msat });
     }
     Ok(())
 }

@@ -41,11 +41,7 @@ impl OpeningFeeParams {
     ///
     /// bLIP-52, "Computing the `opening_fee`": `max(min_fee, ceil(size * proportional / 1e6))`.
     pub fn opening_fee_msat(&self, payment_size_msat: u64) -> Option<u64> {
-        compute_opening_fee(
-            payment_size_msat,
-            self.min_fee_msat,
-            self.proportional.into(),
-        )
+        compute_opening_fee(payment_size_msat, self.min_fee_msat, self.proportional.into())
     }
 
     /// The smallest gross payment, in msat, that these terms accept and that leaves at least
@@ -53,9 +49,7 @@ impl OpeningFeeParams {
     pub fn smallest_payment_msat(&self) -> Option<u64> {
         const MILLION: u64 = 1_000_000;
         // ceil(x * p / 1e6) < x  <=>  x * (1e6 - p) >= 1e6
-        let kept_per_million = MILLION
-            .checked_sub(self.proportional.into())
-            .filter(|k| *k > 0)?;
+        let kept_per_million = MILLION.checked_sub(self.proportional.into()).filter(|k| *k > 0)?;
         let smallest = self
             .min_payment_size_msat
             .max(self.min_fee_msat.checked_add(1)?)
@@ -111,8 +105,7 @@ impl Lease {
     ///
     /// A fixed-size lease is priced by its agreed size, a variable one by the payment.
     pub fn opening_fee_msat(&self, gross_msat: u64) -> Option<u64> {
-        self.opening_fee_params
-            .opening_fee_msat(self.payment_size_msat.unwrap_or(gross_msat))
+        self.opening_fee_params.opening_fee_msat(self.payment_size_msat.unwrap_or(gross_msat))
     }
 
     /// The smallest HTLC, in msat, the path of this lease may let through; `None` if the lease

@@ -114,19 +114,14 @@ impl LeaseMetadata {
             min_fee_msat: terms.min_fee_msat,
             proportional: terms.proportional,
             valid_until: Duration::from_secs(terms.valid_until.as_secs()),
-            min_htlc_msat: lease
-                .smallest_htlc_msat()
-                .ok_or(MetadataError::NotPayable)?,
+            min_htlc_msat: lease.smallest_htlc_msat().ok_or(MetadataError::NotPayable)?,
             payment_size_msat: lease.payment_size_msat,
         })
     }
 
     /// The lease this speaks of.
     pub fn lease_id(&self) -> LeaseId {
-        LeaseId {
-            lsp_node_id: self.lsp_node_id,
-            intercept_scid: self.intercept_scid,
-        }
+        LeaseId { lsp_node_id: self.lsp_node_id, intercept_scid: self.intercept_scid }
     }
 
     /// The opening fee for a payment of `gross_msat`, in msat; `None` on overflow.
@@ -247,11 +242,7 @@ fn read_tlv<'a>(rest: &mut &'a [u8]) -> Result<(u64, &'a [u8]), MetadataError> {
 }
 
 fn ensure_read(rest: &[u8], field: &'static str) -> Result<(), MetadataError> {
-    if rest.is_empty() {
-        Ok(())
-    } else {
-        Err(MetadataError::Malformed(field))
-    }
+    if rest.is_empty() { Ok(()) } else { Err(MetadataError::Malformed(field)) }
 }
 
 fn big_size(rest: &mut &[u8], field: &'static str) -> Result<u64, MetadataError> {

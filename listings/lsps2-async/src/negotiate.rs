@@ -154,13 +154,7 @@ impl Negotiation {
     ) -> Self {
         let request_id = client.request_opening_params(lsp, policy.token.clone());
         let step = Step::AwaitingMenu(request_id);
-        Self {
-            lsp,
-            policy,
-            began: now,
-            observations: None,
-            step,
-        }
+        Self { lsp, policy, began: now, observations: None, step }
     }
 
     /// Checks the answers also for what LDK drops from them.
@@ -201,9 +195,7 @@ impl Negotiation {
             Step::AwaitingMenu(_) | Step::AwaitingScid(..) => {
                 (waited >= self.policy.timeout).then(|| {
                     self.step = Step::Over;
-                    NegotiateError::TimedOut {
-                        after_secs: waited.as_secs(),
-                    }
+                    NegotiateError::TimedOut { after_secs: waited.as_secs() }
                 })
             }
         }
@@ -235,9 +227,7 @@ impl Negotiation {
                 request_id,
                 opening_fee_params_menu,
                 ..
-            } => self
-                .buy(client, request_id, opening_fee_params_menu, now)
-                .map(|()| None),
+            } => self.buy(client, request_id, opening_fee_params_menu, now).map(|()| None),
             LSPS2ClientEvent::InvoiceParametersReady {
                 request_id,
                 intercept_scid,
@@ -299,10 +289,7 @@ impl Negotiation {
         }
         let lsp_node_id = self.lsp;
         Ok(Some(Lease {
-            id: LeaseId {
-                lsp_node_id,
-                intercept_scid,
-            },
+            id: LeaseId { lsp_node_id, intercept_scid },
             cltv_expiry_delta: path_delta(cltv_expiry_delta)?,
             opening_fee_params: params.as_ref().into(),
             payment_size_msat: self.agreed_size(),
@@ -326,9 +313,7 @@ impl Negotiation {
     }
 
     fn agreed_size(&self) -> Option<u64> {
-        self.policy
-            .fixed_size
-            .then_some(self.policy.payment_size_msat)
+        self.policy.fixed_size.then_some(self.policy.payment_size_msat)
     }
 }
 
@@ -336,26 +321,14 @@ impl Negotiation {
 fn addressee(event: &LSPS2ClientEvent) -> (PublicKey, &LSPSRequestId, Request) {
     use LSPS2ClientEvent::*;
     match event {
-        OpeningParametersReady {
-            counterparty_node_id,
-            request_id,
-            ..
+        OpeningParametersReady { counterparty_node_id, request_id, .. }
+        | GetInfoFailed { counterparty_node_id, request_id, .. } => {
+            (*counterparty_node_id, request_id, Request::GetInfo)
         }
-        | GetInfoFailed {
-            counterparty_node_id,
-            request_id,
-            ..
-        } => (*counterparty_node_id, request_id, Request::GetInfo),
-        InvoiceParametersReady {
-            counterparty_node_id,
-            request_id,
-            ..
+        InvoiceParametersReady { counterparty_node_id, request_id, .. }
+        | BuyRequestFailed { counterparty_node_id, request_id, .. } => {
+            (*counterparty_node_id, request_id, Request::Buy)
         }
-        | BuyRequestFailed {
-            counterparty_node_id,
-            request_id,
-            ..
-        } => (*counterparty_node_id, request_id, Request::Buy),
     }
 }
 

@@ -39,9 +39,7 @@ impl PayerMode {
 /// has to take unannounced channels from its payers.
 pub fn configure_payers_lsp(config: &mut UserConfig) {
     config.enable_htlc_hold = true;
-    config
-        .channel_handshake_limits
-        .force_announced_channel_preference = false;
+    config.channel_handshake_limits.force_announced_channel_preference = false;
 }
 
 /// Why an offer was not paid. Nothing has been sent.
@@ -95,19 +93,11 @@ pub fn pay_offer<C: AChannelManager + ?Sized, ES: EntropySource>(
 ) -> Result<PaymentId, PayError> {
     let channel_manager = channel_manager.get_cm();
     let channels = channel_manager.list_usable_channels();
-    let sendable_msat = channels
-        .iter()
-        .map(|c| c.next_outbound_htlc_limit_msat)
-        .sum();
+    let sendable_msat = channels.iter().map(|c| c.next_outbound_htlc_limit_msat).sum();
     check_amount(offer, amount_msat, sendable_msat)?;
     let payment_id = PaymentId(entropy_source.get_secure_random_bytes());
     channel_manager
-        .pay_for_offer(
-            offer,
-            amount_msat,
-            payment_id,
-            OptionalOfferPaymentParams::default(),
-        )
+        .pay_for_offer(offer, amount_msat, payment_id, OptionalOfferPaymentParams::default())
         .map_err(PayError::Offer)?;
     Ok(payment_id)
 }
@@ -126,10 +116,7 @@ fn check_amount(
         return Err(PayError::NothingToPay);
     }
     if amount_msat > sendable_msat {
-        return Err(PayError::NotEnoughOutbound {
-            amount_msat,
-            sendable_msat,
-        });
+        return Err(PayError::NotEnoughOutbound { amount_msat, sendable_msat });
     }
     Ok(())
 }
@@ -166,15 +153,11 @@ pub fn stage<C: AChannelManager + ?Sized>(
         RecentPaymentDetails::AwaitingInvoice { payment_id: id } if *id == payment_id => {
             Some(PaymentStage::Waiting)
         }
-        RecentPaymentDetails::Pending {
-            payment_id: id,
-            payment_hash,
-            total_msat,
-            ..
-        } if *id == payment_id => Some(PaymentStage::Locked {
-            payment_hash: *payment_hash,
-            amount_msat: *total_msat,
-        }),
+        RecentPaymentDetails::Pending { payment_id: id, payment_hash, total_msat, .. }
+            if *id == payment_id =>
+        {
+            Some(PaymentStage::Locked { payment_hash: *payment_hash, amount_msat: *total_msat })
+        }
         RecentPaymentDetails::Fulfilled { payment_id: id, .. } if *id == payment_id => {
             Some(PaymentStage::Paid)
         }

@@ -96,9 +96,7 @@ impl PathPolicy {
     fn usable(&self, leases: Vec<Lease>, amount_msat: Option<u64>, now: Duration) -> Vec<Lease> {
         let mut usable: Vec<Lease> = Vec::new();
         for lease in leases {
-            let new_lsp = usable
-                .iter()
-                .all(|l| l.id.lsp_node_id != lease.id.lsp_node_id);
+            let new_lsp = usable.iter().all(|l| l.id.lsp_node_id != lease.id.lsp_node_id);
             if new_lsp && self.serves(&lease, amount_msat, now) {
                 usable.push(lease);
             }
@@ -140,24 +138,14 @@ where
 {
     /// Wraps `inner`.
     pub fn new(inner: R, leases: L, entropy_source: ES, time: T, policy: PathPolicy) -> Self {
-        Self {
-            inner,
-            leases,
-            entropy_source,
-            time,
-            policy,
-        }
+        Self { inner, leases, entropy_source, time, policy }
     }
 
     fn choose(&self, amount_msat: Option<u64>, channels: &[ChannelDetails]) -> PathChoice {
         let now = self.time.duration_since_epoch();
-        let inbound = channels
-            .iter()
-            .filter(|c| c.is_usable)
-            .map(|c| c.inbound_capacity_msat)
-            .max();
-        self.policy
-            .choose(amount_msat, inbound, self.leases.active_leases(now), now)
+        let inbound =
+            channels.iter().filter(|c| c.is_usable).map(|c| c.inbound_capacity_msat).max();
+        self.policy.choose(amount_msat, inbound, self.leases.active_leases(now), now)
     }
 
     fn jit_path<S: secp256k1::Signing + secp256k1::Verification>(
@@ -192,21 +180,14 @@ where
 /// once already.
 fn write_and_read_back(lease: &Lease, context: &mut PaymentContext) -> Result<LeaseMetadata, ()> {
     let metadata = match context {
-        PaymentContext::AsyncBolt12Offer(AsyncBolt12OfferContext {
-            payment_metadata, ..
-        })
-        | PaymentContext::Bolt12Offer(Bolt12OfferContext {
-            payment_metadata, ..
-        }) => payment_metadata,
+        PaymentContext::AsyncBolt12Offer(AsyncBolt12OfferContext { payment_metadata, .. })
+        | PaymentContext::Bolt12Offer(Bolt12OfferContext { payment_metadata, .. }) => {
+            payment_metadata
+        }
         PaymentContext::Bolt12Refund(_) => return Err(()),
     };
-    LeaseMetadata::for_lease(lease)
-        .map_err(|_| ())?
-        .insert_into(metadata);
-    LeaseMetadata::read_from(metadata.as_ref())
-        .ok()
-        .flatten()
-        .ok_or(())
+    LeaseMetadata::for_lease(lease).map_err(|_| ())?.insert_into(metadata);
+    LeaseMetadata::read_from(metadata.as_ref()).ok().flatten().ok_or(())
 }
 
 /// The second half of step 3: the one forwarding hop of a JIT path is the LSP, and its next channel
@@ -253,11 +234,8 @@ where
             tlvs.payment_context,
             PaymentContext::AsyncBolt12Offer(_) | PaymentContext::Bolt12Offer(_)
         );
-        let choice = if for_an_offer {
-            self.choose(amount_msat, &channels)
-        } else {
-            PathChoice::Ordinary
-        };
+        let choice =
+            if for_an_offer { self.choose(amount_msat, &channels) } else { PathChoice::Ordinary };
         match choice {
             PathChoice::Refuse => Err(()),
             PathChoice::Ordinary => self.inner.create_blinded_payment_paths(
@@ -282,8 +260,7 @@ where
         first_hops: Option<&[&ChannelDetails]>,
         inflight_htlcs: InFlightHtlcs,
     ) -> Result<Route, &'static str> {
-        self.inner
-            .find_route(payer, params, first_hops, inflight_htlcs)
+        self.inner.find_route(payer, params, first_hops, inflight_htlcs)
     }
 
     fn find_route_with_id(
@@ -351,12 +328,9 @@ impl<M: MessageRouter> MessageRouter for LspMessageRouter<M> {
         destination: Destination,
     ) -> Result<OnionMessagePath, ()> {
         let lsp_connected = peers.contains(&self.lsp_node_id);
-        let path = self
-            .inner
-            .find_path(sender, peers.clone(), destination.clone());
+        let path = self.inner.find_path(sender, peers.clone(), destination.clone());
         let is_direct = |path: &OnionMessagePath| {
-            path.first_node()
-                .is_some_and(|node| node == sender || peers.contains(&node))
+            path.first_node().is_some_and(|node| node == sender || peers.contains(&node))
         };
         match path {
             Ok(path) if is_direct(&path) || !lsp_connected => Ok(path),
@@ -377,7 +351,6 @@ impl<M: MessageRouter> MessageRouter for LspMessageRouter<M> {
         peers: Vec<MessageForwardNode>,
         secp_ctx: &Secp256k1<S>,
     ) -> Result<Vec<BlindedMessagePath>, ()> {
-        self.inner
-            .create_blinded_paths(recipient, key, context, peers, secp_ctx)
+        self.inner.create_blinded_paths(recipient, key, context, peers, secp_ctx)
     }
 }

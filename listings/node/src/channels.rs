@@ -42,10 +42,7 @@ pub struct ChannelBalance {
 impl Node {
     /// Opens a channel of `capacity_sat` from the wallet, unannounced unless `announced`.
     pub fn open_channel(&self, peer: PublicKey, capacity_sat: u64, announced: bool) -> Result<()> {
-        ensure!(
-            self.is_connected(&peer),
-            "not connected to {peer}: `connect` first"
-        );
+        ensure!(self.is_connected(&peer), "not connected to {peer}: `connect` first");
         let mut config = self.user_config.clone();
         config.channel_handshake_config.announce_for_forwarding = announced;
         let id = self.random_channel_id();
@@ -59,10 +56,7 @@ impl Node {
     /// Takes a channel from anybody, with the usual confirmations.
     pub(crate) fn accept_channel(&self, channel_id: ChannelId, peer: PublicKey) {
         let id = self.random_channel_id();
-        match self
-            .channel_manager
-            .accept_inbound_channel(&channel_id, &peer, id, None)
-        {
+        match self.channel_manager.accept_inbound_channel(&channel_id, &peer, id, None) {
             Ok(()) => self.note_channel("requested", channel_id, &peer, None),
             Err(e) => self.note_channel("refused", channel_id, &peer, Some(format!("{e:?}"))),
         }
@@ -74,19 +68,15 @@ impl Node {
     /// announce itself again, each day, say.
     pub(crate) fn announce(&self) -> bool {
         let me = NodeId::from_pubkey(&self.id());
-        let known = self
-            .graph
-            .read_only()
-            .node(&me)
-            .map(|n| n.announcement_info.is_some());
+        let known = self.graph.read_only().node(&me).map(|n| n.announcement_info.is_some());
         if known == Some(false) {
             let mut alias = [0; 32];
             let name = self.pen.name.as_bytes();
             let length = name.len().min(alias.len());
             alias[..length].copy_from_slice(&name[..length]);
             let address = SocketAddress::from(self.address());
-            self.peer_manager
-                .broadcast_node_announcement([0; 3], alias, vec![address]);
+            self.peer_manager.broadcast_node_announcement([0; 3], alias, vec![address]);
+            self.peer_manager.process_events();
             // LDK writes the graph every hour; without it the node builds no offer paths after
             // a restart.
             let _ = self.save_graph();
@@ -96,20 +86,17 @@ impl Node {
 
     /// Hands a transaction of our own to the chain.
     pub(crate) fn broadcast_now(&self, transaction: bitcoin::Transaction) {
-        let _ = self
-            .broadcaster
-            .0
-            .send((vec![transaction], "Funding".to_owned()));
+        let _ = self.broadcaster.0.send((vec![transaction], "Funding".to_owned()));
     }
 
-    /// Whether this node's graph has an announced channel between these nodes, known both ways.
-    pub fn knows_channel(&self, one: &PublicKey, other: &PublicKey) -> bool {
-        let (one, other) = (NodeId::from_pubkey(one), NodeId::from_pubkey(other));
+    /// Whether this node can route over an announced channel from one node to another.
+    pub fn can_route(&self, from: &PublicKey, to: &PublicKey) -> bool {
+        let (from, to) = (NodeId::from_pubkey(from), NodeId::from_pubkey(to));
         let graph = self.graph.read_only();
         graph.channels().unordered_iter().any(|(_, channel)| {
-            let ends = [channel.node_one, channel.node_two];
-            let both = channel.one_to_two.is_some() && channel.two_to_one.is_some();
-            ends.contains(&one) && ends.contains(&other) && both
+            let there = channel.node_one == from && channel.node_two == to;
+            let back = channel.node_two == from && channel.node_one == to;
+            there && channel.one_to_two.is_some() || back && channel.two_to_one.is_some()
         })
     }
 
@@ -147,10 +134,6 @@ impl Node {
             is_usable: channel.is_usable,
             is_announced: channel.is_announced,
         });
-        Balances {
-            onchain_spendable_sat,
-            onchain_pending_sat,
-            channels: channels.collect(),
-        }
+        Balances { onchain_spendable_sat, onchain_pending_sat, channels: channels.collect() }
     }
 }

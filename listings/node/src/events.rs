@@ -12,10 +12,7 @@ impl Node {
     /// Writes an event to the transcript, before it is handled.
     pub(crate) fn note(&self, event: &Event) {
         let (name, detail) = describe(event);
-        self.pen.write(What::Event {
-            name: name.to_owned(),
-            detail,
-        });
+        self.pen.write(What::Event { name: name.to_owned(), detail });
     }
 
     /// What every role does alike. Roles hand over here what they have nothing of their own to do
@@ -29,9 +26,8 @@ impl Node {
                 output_script,
                 ..
             } => {
-                let paid = self
-                    .wallet
-                    .pay(&output_script, Amount::from_sat(channel_value_satoshis));
+                let paid =
+                    self.wallet.pay(&output_script, Amount::from_sat(channel_value_satoshis));
                 let funded = paid.map_err(|e| e.to_string()).and_then(|transaction| {
                     self.channel_manager
                         .funding_transaction_generated(
@@ -48,35 +44,18 @@ impl Node {
             Event::ConnectionNeeded { node_id, addresses } => {
                 self.connect_to_any(node_id, &addresses).await;
             }
-            Event::ChannelPending {
-                channel_id,
-                counterparty_node_id,
-                ..
-            } => {
+            Event::ChannelPending { channel_id, counterparty_node_id, .. } => {
                 self.note_channel("pending", channel_id, &counterparty_node_id, None);
             }
-            Event::ChannelReady {
-                channel_id,
-                counterparty_node_id,
-                ..
-            } => {
+            Event::ChannelReady { channel_id, counterparty_node_id, .. } => {
                 self.note_channel("ready", channel_id, &counterparty_node_id, None);
             }
-            Event::ChannelClosed {
-                channel_id,
-                counterparty_node_id,
-                reason,
-                ..
-            } => {
+            Event::ChannelClosed { channel_id, counterparty_node_id, reason, .. } => {
                 if let Some(peer) = counterparty_node_id {
                     self.note_channel("closed", channel_id, &peer, Some(reason.to_string()));
                 }
             }
-            Event::SpendableOutputs {
-                outputs,
-                channel_id,
-                counterparty_node_id,
-            } => {
+            Event::SpendableOutputs { outputs, channel_id, counterparty_node_id } => {
                 self.sweeper
                     .track_spendable_outputs(outputs, channel_id, counterparty_node_id, false, None)
                     .await
@@ -84,11 +63,7 @@ impl Node {
             }
             Event::BumpTransaction(event) => self.bump_handler.handle_event(&event),
             // Nobody here opens channels to these nodes unasked.
-            Event::OpenChannelRequest {
-                temporary_channel_id,
-                counterparty_node_id,
-                ..
-            } => {
+            Event::OpenChannelRequest { temporary_channel_id, counterparty_node_id, .. } => {
                 self.refuse_channel(
                     temporary_channel_id,
                     &counterparty_node_id,
@@ -196,27 +171,17 @@ impl Node {
         peer: &bitcoin::secp256k1::PublicKey,
         reason: String,
     ) {
-        let _ = self
-            .channel_manager
-            .force_close_broadcasting_latest_txn(&channel_id, peer, reason);
+        let _ = self.channel_manager.force_close_broadcasting_latest_txn(&channel_id, peer, reason);
     }
 }
 
 /// An event's name and the fields that matter for this flow.
 pub(crate) fn describe(event: &Event) -> (&'static str, Value) {
     match event {
-        Event::FundingGenerationReady {
-            channel_value_satoshis,
-            ..
-        } => (
-            "FundingGenerationReady",
-            json!({ "channel_value_sat": channel_value_satoshis }),
-        ),
-        Event::FundingTxBroadcastSafe {
-            channel_id,
-            funding_txo,
-            ..
-        } => (
+        Event::FundingGenerationReady { channel_value_satoshis, .. } => {
+            ("FundingGenerationReady", json!({ "channel_value_sat": channel_value_satoshis }))
+        }
+        Event::FundingTxBroadcastSafe { channel_id, funding_txo, .. } => (
             "FundingTxBroadcastSafe",
             json!({ "channel_id": channel_id.to_string(), "funding": funding_txo.to_string() }),
         ),
@@ -235,12 +200,7 @@ pub(crate) fn describe(event: &Event) -> (&'static str, Value) {
                 "claim_deadline": claim_deadline,
             }),
         ),
-        Event::PaymentClaimed {
-            payment_hash,
-            amount_msat,
-            htlcs,
-            ..
-        } => (
+        Event::PaymentClaimed { payment_hash, amount_msat, htlcs, .. } => (
             "PaymentClaimed",
             json!({
                 "payment_hash": payment_hash.to_string(),
@@ -255,12 +215,7 @@ pub(crate) fn describe(event: &Event) -> (&'static str, Value) {
             json!({ "node_id": node_id.to_string(), "addresses": addresses.len() }),
         ),
         Event::InvoiceReceived { .. } => ("InvoiceReceived", Value::Null),
-        Event::PaymentSent {
-            payment_hash,
-            amount_msat,
-            fee_paid_msat,
-            ..
-        } => (
+        Event::PaymentSent { payment_hash, amount_msat, fee_paid_msat, .. } => (
             "PaymentSent",
             json!({
                 "payment_hash": payment_hash.to_string(),
@@ -268,11 +223,7 @@ pub(crate) fn describe(event: &Event) -> (&'static str, Value) {
                 "fee_paid_msat": fee_paid_msat,
             }),
         ),
-        Event::PaymentFailed {
-            payment_hash,
-            reason,
-            ..
-        } => (
+        Event::PaymentFailed { payment_hash, reason, .. } => (
             "PaymentFailed",
             json!({
                 "payment_hash": payment_hash.map(|hash| hash.to_string()),
@@ -280,12 +231,7 @@ pub(crate) fn describe(event: &Event) -> (&'static str, Value) {
             }),
         ),
         Event::PaymentPathSuccessful { .. } => ("PaymentPathSuccessful", Value::Null),
-        Event::PaymentPathFailed {
-            payment_hash,
-            short_channel_id,
-            failure,
-            ..
-        } => (
+        Event::PaymentPathFailed { payment_hash, short_channel_id, failure, .. } => (
             "PaymentPathFailed",
             json!({
                 "payment_hash": payment_hash.to_string(),
@@ -330,43 +276,27 @@ pub(crate) fn describe(event: &Event) -> (&'static str, Value) {
                 "claim_from_onchain_tx": claim_from_onchain_tx,
             }),
         ),
-        Event::ChannelPending {
-            channel_id,
-            funding_txo,
-            ..
-        } => (
+        Event::ChannelPending { channel_id, funding_txo, .. } => (
             "ChannelPending",
             json!({ "channel_id": channel_id.to_string(), "funding": funding_txo.to_string() }),
         ),
-        Event::ChannelReady { channel_id, .. } => (
-            "ChannelReady",
-            json!({ "channel_id": channel_id.to_string() }),
-        ),
-        Event::ChannelClosed {
-            channel_id, reason, ..
-        } => (
+        Event::ChannelReady { channel_id, .. } => {
+            ("ChannelReady", json!({ "channel_id": channel_id.to_string() }))
+        }
+        Event::ChannelClosed { channel_id, reason, .. } => (
             "ChannelClosed",
             json!({ "channel_id": channel_id.to_string(), "reason": reason.to_string() }),
         ),
         Event::SpliceNegotiated { .. } => ("SpliceNegotiated", Value::Null),
         Event::SpliceNegotiationFailed { .. } => ("SpliceNegotiationFailed", Value::Null),
-        Event::DiscardFunding { channel_id, .. } => (
-            "DiscardFunding",
-            json!({ "channel_id": channel_id.to_string() }),
-        ),
-        Event::OpenChannelRequest {
-            funding_satoshis,
-            is_announced,
-            ..
-        } => (
+        Event::DiscardFunding { channel_id, .. } => {
+            ("DiscardFunding", json!({ "channel_id": channel_id.to_string() }))
+        }
+        Event::OpenChannelRequest { funding_satoshis, is_announced, .. } => (
             "OpenChannelRequest",
             json!({ "funding_sat": funding_satoshis, "is_announced": is_announced }),
         ),
-        Event::HTLCHandlingFailed {
-            failure_type,
-            failure_reason,
-            ..
-        } => (
+        Event::HTLCHandlingFailed { failure_type, failure_reason, .. } => (
             "HTLCHandlingFailed",
             json!({
                 "failure_type": format!("{failure_type:?}"),
@@ -374,19 +304,16 @@ pub(crate) fn describe(event: &Event) -> (&'static str, Value) {
             }),
         ),
         Event::BumpTransaction(_) => ("BumpTransaction", Value::Null),
-        Event::OnionMessageIntercepted { prev_hop, .. } => (
-            "OnionMessageIntercepted",
-            json!({ "forwarded_by_us": prev_hop.is_none() }),
-        ),
+        Event::OnionMessageIntercepted { prev_hop, .. } => {
+            ("OnionMessageIntercepted", json!({ "forwarded_by_us": prev_hop.is_none() }))
+        }
         Event::OnionMessagePeerConnected { .. } => ("OnionMessagePeerConnected", Value::Null),
-        Event::PersistStaticInvoice { invoice_slot, .. } => (
-            "PersistStaticInvoice",
-            json!({ "invoice_slot": invoice_slot }),
-        ),
-        Event::StaticInvoiceRequested { invoice_slot, .. } => (
-            "StaticInvoiceRequested",
-            json!({ "invoice_slot": invoice_slot }),
-        ),
+        Event::PersistStaticInvoice { invoice_slot, .. } => {
+            ("PersistStaticInvoice", json!({ "invoice_slot": invoice_slot }))
+        }
+        Event::StaticInvoiceRequested { invoice_slot, .. } => {
+            ("StaticInvoiceRequested", json!({ "invoice_slot": invoice_slot }))
+        }
         Event::FundingTransactionReadyForSigning { .. } => {
             ("FundingTransactionReadyForSigning", Value::Null)
         }
@@ -395,10 +322,5 @@ pub(crate) fn describe(event: &Event) -> (&'static str, Value) {
 
 /// An SCID the way people read it: block x transaction x output.
 pub(crate) fn scid(scid: u64) -> String {
-    format!(
-        "{}x{}x{}",
-        scid >> 40,
-        (scid >> 16) & 0xff_ffff,
-        scid & 0xffff
-    )
+    format!("{}x{}x{}", scid >> 40, (scid >> 16) & 0xff_ffff, scid & 0xffff)
 }

@@ -141,6 +141,7 @@ impl Lsp {
             mailbox: true,
             promise_secret: Some(promise_secret),
             paths: PathPolicy::default(),
+            forwards_at_once: false,
         };
         let node = Node::build(config, setup).await?;
         let store = node.store.clone();
@@ -149,11 +150,7 @@ impl Lsp {
         let role = Arc::new(LspRole {
             fees: FeePolicy::new(vec![policy.fees], None, delta, policy.trust_model)?,
             conduct: policy.conduct,
-            desk: Mutex::new(Desk::new(
-                node.channel_manager.clone(),
-                table.clone(),
-                policy.desk,
-            )),
+            desk: Mutex::new(Desk::new(node.channel_manager.clone(), table.clone(), policy.desk)),
             table,
             invoices: StaticInvoices::load(store.clone(), policy.server).await?,
             mailbox: Mutex::new(Mailbox::load(store, policy.mailbox).await?),
@@ -199,10 +196,7 @@ fn user_config() -> UserConfig {
 
 impl LspRole {
     fn lsps2(&self) -> &Lsps2Service {
-        self.node
-            .liquidity
-            .lsps2_service_handler()
-            .expect("an LSP sells")
+        self.node.liquidity.lsps2_service_handler().expect("an LSP sells")
     }
 
     fn is_connected(&self) -> impl Fn(&PublicKey) -> bool + '_ {
@@ -236,16 +230,13 @@ impl LspRole {
 
     async fn on_intercepted(&self, htlc: InterceptedHtlc) -> Result<(), ReplayEvent> {
         let (hash, msat) = (Some(htlc.payment_hash), htlc.expected_outbound_amount_msat);
-        self.node
-            .note_htlc(HtlcState::Intercepted, hash, msat, 0, None);
+        self.node.note_htlc(HtlcState::Intercepted, hash, msat, 0, None);
         if self.skims_again(&htlc) {
             return Ok(());
         }
         let now = self.node.now();
         let mut desk = self.desk.lock().await;
-        let done = desk
-            .htlc_intercepted(self.lsps2(), htlc, self.is_connected(), now)
-            .await;
+        let done = desk.htlc_intercepted(self.lsps2(), htlc, self.is_connected(), now).await;
         drop(desk);
         self.note_intercepted(hash, msat, &done.map_err(replay)?);
         Ok(())
@@ -254,8 +245,7 @@ impl LspRole {
     fn note_intercepted(&self, hash: Option<PaymentHash>, msat: u64, done: &Intercepted) {
         match done {
             Intercepted::Refused(why) => {
-                self.node
-                    .note_htlc(HtlcState::Failed, hash, msat, 0, Some(why.to_string()));
+                self.node.note_htlc(HtlcState::Failed, hash, msat, 0, Some(why.to_string()));
             }
             Intercepted::ForwardedForFee { .. } | Intercepted::ForwardedInFull { .. } => {
                 self.forward_now();
@@ -282,9 +272,7 @@ impl LspRole {
         let now = self.node.now();
         let mut desk = self.desk.lock().await;
         let connected = self.is_connected();
-        let decision = desk
-            .open_channel(self.lsps2(), user_channel_id, connected, now)
-            .await;
+        let decision = desk.open_channel(self.lsps2(), user_channel_id, connected, now).await;
         drop(desk);
         match decision {
             Ok(OpenDecision::Open(plan)) => self.open(plan).await,
@@ -297,13 +285,10 @@ impl LspRole {
     async fn open(&self, plan: OpenPlan) {
         let created = plan.create(&*self.node.channel_manager, &self.node.user_config);
         match created {
-            Ok(id) => self
-                .node
-                .note_channel("opening", id, &plan.counterparty, None),
+            Ok(id) => self.node.note_channel("opening", id, &plan.counterparty, None),
             Err(error) => {
                 let reason = format!("{error:?}");
-                self.give_up_open(plan.user_channel_id, plan.counterparty, reason)
-                    .await;
+                self.give_up_open(plan.user_channel_id, plan.counterparty, reason).await;
             }
         }
         self.node.peer_manager.process_events();
@@ -311,8 +296,7 @@ impl LspRole {
 
     async fn give_up_open(&self, user_channel_id: u128, peer: PublicKey, reason: String) {
         let id = ChannelId([0; 32]);
-        self.node
-            .note_channel("open_failed", id, &peer, Some(reason));
+        self.node.note_channel("open_failed", id, &peer, Some(reason));
         let now = self.node.now();
         let mut desk = self.desk.lock().await;
         if let Err(error) = desk.open_failed(self.lsps2(), user_channel_id, now).await {
@@ -331,9 +315,8 @@ impl LspRole {
         let funded = match self.node.wallet.pay(&script, value) {
             Ok(tx) => {
                 let mut desk = self.desk.lock().await;
-                let funded = desk
-                    .fund(self.lsps2(), user_channel_id, channel_id, peer, tx.clone())
-                    .await;
+                let funded =
+                    desk.fund(self.lsps2(), user_channel_id, channel_id, peer, tx.clone()).await;
                 funded.map_err(|error| {
                     self.node.wallet.release(&tx);
                     error.to_string()
@@ -342,8 +325,7 @@ impl LspRole {
             Err(error) => Err(format!("{error:#}")),
         };
         if let Err(reason) = funded {
-            self.give_up_open(user_channel_id, peer, reason.clone())
-                .await;
+            self.give_up_open(user_channel_id, peer, reason.clone()).await;
             self.node.refuse_channel(channel_id, &peer, reason);
         }
         self.node.peer_manager.process_events();
@@ -361,9 +343,8 @@ impl LspRole {
         }
         let now = self.node.now();
         let mut desk = self.desk.lock().await;
-        let outcome = desk
-            .channel_ready(self.lsps2(), user_channel_id, channel_id, &peer, now)
-            .await;
+        let outcome =
+            desk.channel_ready(self.lsps2(), user_channel_id, channel_id, &peer, now).await;
         drop(desk);
         let outcome = outcome.map_err(replay)?;
         if let ChannelOutcome::Open(_) = &outcome {
@@ -383,9 +364,7 @@ impl LspRole {
         let now = self.node.now();
         let record = self.table.by_user_channel_id(user_channel_id);
         let mut desk = self.desk.lock().await;
-        let outcome = desk
-            .channel_closed(self.lsps2(), user_channel_id, channel_id, now)
-            .await;
+        let outcome = desk.channel_closed(self.lsps2(), user_channel_id, channel_id, now).await;
         drop(desk);
         let outcome = outcome.map_err(replay)?;
         if let Some(record) = record {
@@ -422,11 +401,7 @@ impl LspRole {
 
     fn note_lease(&self, state: &str, intercept_scid: Option<u64>, detail: serde_json::Value) {
         let intercept_scid = intercept_scid.map(scid);
-        self.node.pen.write(What::Lease {
-            state: state.to_owned(),
-            intercept_scid,
-            detail,
-        });
+        self.node.pen.write(What::Lease { state: state.to_owned(), intercept_scid, detail });
     }
 
     fn note_trouble(&self, error: &dyn std::error::Error) {
@@ -447,9 +422,7 @@ impl LspRole {
             let less = gross - record.opening_fee_msat(gross).unwrap_or(0) - extra;
             let intercept_id = held.htlc.intercept_id;
             let _ =
-                self.node
-                    .channel_manager
-                    .forward_intercepted_htlc(intercept_id, &id, peer, less);
+                self.node.channel_manager.forward_intercepted_htlc(intercept_id, &id, peer, less);
         }
         self.forward_now();
         true
@@ -469,9 +442,7 @@ impl LspRole {
         let less = gross - record.opening_fee_msat(gross).unwrap_or(0);
         let (id, peer) = (&open.channel_id, record.client_node_id);
         let _ =
-            self.node
-                .channel_manager
-                .forward_intercepted_htlc(htlc.intercept_id, id, peer, less);
+            self.node.channel_manager.forward_intercepted_htlc(htlc.intercept_id, id, peer, less);
         self.forward_now();
         true
     }
@@ -479,23 +450,11 @@ impl LspRole {
     // The static invoice server.
 
     async fn on_persist_static_invoice(&self, request: PersistRequest) {
-        let PersistRequest {
-            recipient_id,
-            slot,
-            invoice,
-            path,
-            persisted_path,
-        } = request;
+        let PersistRequest { recipient_id, slot, invoice, path, persisted_path } = request;
         let now = self.node.now();
-        match self
-            .invoices
-            .persist(&recipient_id, slot, &invoice, &path, now)
-            .await
-        {
+        match self.invoices.persist(&recipient_id, slot, &invoice, &path, now).await {
             Ok(()) => {
-                self.node
-                    .channel_manager
-                    .static_invoice_persisted(persisted_path);
+                self.node.channel_manager.static_invoice_persisted(persisted_path);
                 let bytes = lightning::util::ser::Writeable::serialized_length(&invoice);
                 self.note_offer("persisted", json!({ "slot": slot, "bytes": bytes }));
             }
@@ -528,10 +487,7 @@ impl LspRole {
     }
 
     fn note_offer(&self, state: &str, detail: serde_json::Value) {
-        self.node.pen.write(What::Offer {
-            state: state.to_owned(),
-            detail,
-        });
+        self.node.pen.write(What::Offer { state: state.to_owned(), detail });
     }
 
     // The mailbox.
@@ -545,9 +501,7 @@ impl LspRole {
         let now = self.node.now();
         let is_client = |peer: &PublicKey| self.is_client(peer);
         let mut mailbox = self.mailbox.lock().await;
-        let posted = mailbox
-            .post(prev_hop, &next_hop, &message, is_client, now)
-            .await;
+        let posted = mailbox.post(prev_hop, &next_hop, &message, is_client, now).await;
         drop(mailbox);
         let (state, reason) = match posted {
             Ok(Posted::Kept { .. } | Posted::Duplicate) => ("kept", None),
@@ -564,12 +518,7 @@ impl LspRole {
     }
 
     async fn on_peer_connected(&self, peer: PublicKey) {
-        let mail = self
-            .mailbox
-            .lock()
-            .await
-            .take_for(&peer, self.node.now())
-            .await;
+        let mail = self.mailbox.lock().await.take_for(&peer, self.node.now()).await;
         let mail = mail.unwrap_or_default();
         if mail.is_empty() {
             return;
@@ -577,48 +526,27 @@ impl LspRole {
         let messages = mail.len();
         for message in mail {
             // The buffer may be full; what is left over is delivered at the next connect.
-            let _ = self
-                .node
-                .onion_messenger
-                .forward_onion_message(message, &peer);
+            let _ = self.node.onion_messenger.forward_onion_message(message, &peer);
         }
         self.node.peer_manager.process_events();
         self.note_mail("delivered", self.node.name_of(&peer), messages, None);
     }
 
     fn note_mail(&self, state: &str, peer: String, messages: usize, reason: Option<String>) {
-        self.node.pen.write(What::Mailbox {
-            state: state.to_owned(),
-            peer,
-            messages,
-            reason,
-        });
+        self.node.pen.write(What::Mailbox { state: state.to_owned(), peer, messages, reason });
     }
 
     /// Mail is kept for those who bought here, or have a channel.
     fn is_client(&self, peer: &PublicKey) -> bool {
-        let bought = self
-            .table
-            .all()
-            .iter()
-            .any(|record| record.client_node_id == *peer);
-        bought
-            || !self
-                .node
-                .channel_manager
-                .list_channels_with_counterparty(peer)
-                .is_empty()
+        let bought = self.table.all().iter().any(|record| record.client_node_id == *peer);
+        bought || !self.node.channel_manager.list_channels_with_counterparty(peer).is_empty()
     }
 
     // Step 1, the LSP's side.
 
     async fn on_lsps2_event(&self, event: LSPS2ServiceEvent) {
         match event {
-            LSPS2ServiceEvent::GetInfo {
-                request_id,
-                counterparty_node_id: client,
-                token,
-            } => {
+            LSPS2ServiceEvent::GetInfo { request_id, counterparty_node_id: client, token } => {
                 let (token, now) = (token.as_deref(), self.node.now());
                 let answered =
                     answer_get_info(&self.fees, self.lsps2(), &client, request_id, token, now);
@@ -640,9 +568,7 @@ impl LspRole {
                 })
                 .await;
             }
-            LSPS2ServiceEvent::OpenChannel {
-                user_channel_id, ..
-            } => {
+            LSPS2ServiceEvent::OpenChannel { user_channel_id, .. } => {
                 self.on_open_channel(user_channel_id).await;
             }
         }
@@ -674,8 +600,7 @@ impl LspRole {
         for done in swept {
             match done {
                 Swept::Failed(_, why) => {
-                    self.node
-                        .note_htlc(HtlcState::Failed, None, 0, 0, Some(why.to_string()));
+                    self.node.note_htlc(HtlcState::Failed, None, 0, 0, Some(why.to_string()));
                 }
                 Swept::OpenGivenUp { scid, outcome } => self.note_outcome(scid, &outcome),
                 Swept::LetThrough(_) => self.forward_now(),
@@ -732,15 +657,12 @@ impl Role for LspRole {
                 invoice_request,
             } => {
                 let (id, slot) = (&recipient_id, invoice_slot);
-                self.on_static_invoice_requested(id, slot, reply_path, invoice_request)
-                    .await;
+                self.on_static_invoice_requested(id, slot, reply_path, invoice_request).await;
                 Ok(())
             }
-            Event::OnionMessageIntercepted {
-                prev_hop,
-                next_hop,
-                message,
-            } => self.on_mail(prev_hop, next_hop, message).await,
+            Event::OnionMessageIntercepted { prev_hop, next_hop, message } => {
+                self.on_mail(prev_hop, next_hop, message).await
+            }
             Event::OnionMessagePeerConnected { peer_node_id } => {
                 self.on_peer_connected(peer_node_id).await;
                 Ok(())
@@ -756,33 +678,18 @@ impl Role for LspRole {
                     return self.node.on_common_event(event).await;
                 }
                 let (value, script) = (Amount::from_sat(channel_value_satoshis), output_script);
-                self.on_funding_generation_ready(channel_id, peer, id, value, script.clone())
-                    .await;
+                self.on_funding_generation_ready(channel_id, peer, id, value, script.clone()).await;
                 Ok(())
             }
-            Event::FundingTxBroadcastSafe {
-                user_channel_id, ..
-            } => {
+            Event::FundingTxBroadcastSafe { user_channel_id, .. } => {
                 let mut desk = self.desk.lock().await;
-                desk.funding_safe(self.lsps2(), user_channel_id)
-                    .await
-                    .map_err(replay)?;
+                desk.funding_safe(self.lsps2(), user_channel_id).await.map_err(replay)?;
                 Ok(())
             }
-            Event::ChannelReady {
-                channel_id,
-                user_channel_id,
-                counterparty_node_id,
-                ..
-            } => {
-                self.on_channel_ready(user_channel_id, channel_id, counterparty_node_id)
-                    .await
+            Event::ChannelReady { channel_id, user_channel_id, counterparty_node_id, .. } => {
+                self.on_channel_ready(user_channel_id, channel_id, counterparty_node_id).await
             }
-            Event::ChannelClosed {
-                channel_id,
-                user_channel_id,
-                ..
-            } => {
+            Event::ChannelClosed { channel_id, user_channel_id, .. } => {
                 self.on_channel_closed(user_channel_id, channel_id).await?;
                 self.node.on_common_event(event).await
             }
@@ -807,33 +714,21 @@ impl Role for LspRole {
                 drop(desk);
                 self.on_fee_outcome(outcome.map_err(replay)?);
                 let skim = skimmed_fee_msat.unwrap_or(0);
-                self.node
-                    .note_htlc(HtlcState::Forwarded, None, msat, skim, None);
+                self.node.note_htlc(HtlcState::Forwarded, None, msat, skim, None);
                 Ok(())
             }
-            Event::HTLCHandlingFailed {
-                ref failure_type,
-                ref failure_reason,
-                ..
-            } => {
+            Event::HTLCHandlingFailed { ref failure_type, ref failure_reason, .. } => {
                 let now = self.node.now();
                 let mut desk = self.desk.lock().await;
-                let outcome = desk
-                    .htlc_handling_failed(self.lsps2(), failure_type, now)
-                    .await;
+                let outcome = desk.htlc_handling_failed(self.lsps2(), failure_type, now).await;
                 drop(desk);
                 self.on_fee_outcome(outcome.map_err(replay)?);
                 let reason = failure_reason.as_ref().map(|reason| format!("{reason:?}"));
                 self.node.note_htlc(HtlcState::Failed, None, 0, 0, reason);
                 Ok(())
             }
-            Event::OpenChannelRequest {
-                temporary_channel_id,
-                counterparty_node_id,
-                ..
-            } => {
-                self.node
-                    .accept_channel(temporary_channel_id, counterparty_node_id);
+            Event::OpenChannelRequest { temporary_channel_id, counterparty_node_id, .. } => {
+                self.node.accept_channel(temporary_channel_id, counterparty_node_id);
                 Ok(())
             }
             // `HTLCIntercepted` was handled above.

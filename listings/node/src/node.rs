@@ -84,6 +84,9 @@ pub(crate) struct Setup {
     pub promise_secret: Option<[u8; 32]>,
     /// Which paths invoices get.
     pub paths: PathPolicy,
+    /// Whether arriving HTLCs are handled without LDK's delay: only for a node that forwards none,
+    /// so that there is no timing to blur. A new process would wait 2 s for its first HTLC.
+    pub forwards_at_once: bool,
 }
 
 /// How a role answers LDK.
@@ -115,11 +118,13 @@ pub struct Node {
     pub(crate) sweeper: Arc<Sweeper>,
     pub(crate) bump_handler: BumpHandler,
     pub(crate) user_config: UserConfig,
+    forwards_at_once: bool,
     pub(crate) stopping: watch::Sender<bool>,
     gossip: Arc<GossipSync>,
     scorer: Arc<Scorer>,
     log: Arc<Log>,
     listen: SocketAddr,
+    pub(crate) connecting: tokio::sync::Mutex<()>,
     runtime: Mutex<Runtime>,
 }
 
@@ -136,37 +141,23 @@ struct Runtime {
 impl Node {
     /// Restores the node of a folder, or makes a new one there. It does nothing before `run`.
     pub(crate) async fn build(config: NodeConfig, setup: Setup) -> Result<Arc<Self>> {
-        let NodeConfig {
-            name,
-            data_dir,
-            listen,
-            chain,
-            transcript,
-        } = config;
+        let NodeConfig { name, data_dir, listen, chain, transcript } = config;
         fs::create_dir_all(&data_dir).with_context(|| format!("making {}", data_dir.display()))?;
         let lock = lock(&data_dir)?;
         let seed = read_or_make_secret(&data_dir, "seed")?;
         let store = Arc::new(FilesystemStore::new(data_dir.join("store")));
-        let log_file = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(data_dir.join("node.log"))?;
+        let log_file =
+            OpenOptions::new().create(true).append(true).open(data_dir.join("node.log"))?;
         let log = Arc::new(Log::new(log_file, Level::Debug));
         let clock = Arc::new(Clock::default());
         let now = clock.duration_since_epoch();
-        let keys = Arc::new(KeysManager::new(
-            &seed,
-            now.as_secs(),
-            now.subsec_nanos(),
-            true,
-        ));
-        let node_id = keys
-            .get_node_id(Recipient::Node)
-            .map_err(|()| anyhow!("no node id"))?;
+        let keys = Arc::new(KeysManager::new(&seed, now.as_secs(), now.subsec_nanos(), true));
+        let node_id = keys.get_node_id(Recipient::Node).map_err(|()| anyhow!("no node id"))?;
         let pen = Pen {
             transcript,
             name,
             poke: Arc::new(Notify::new()),
+            channel_announced: Arc::new(Notify::new()),
         };
         pen.transcript.introduce(node_id, &pen.name);
 
@@ -228,9 +219,7 @@ impl Node {
 
         // Monitors first: the channel manager is read against them.
         let monitors = read_channel_monitors(&*store, keys.clone(), keys.clone())?;
-        let best = validate_best_block_header(&chain)
-            .await
-            .map_err(chain_error)?;
+        let best = validate_best_block_header(&chain).await.map_err(chain_error)?;
         let manager = read(&store, "", CHANNEL_MANAGER_PERSISTENCE_KEY)?;
         let restored = manager.is_some();
         let (manager_block, channel_manager) = match manager {
@@ -252,10 +241,7 @@ impl Node {
                     .map_err(|e| anyhow!("reading the channel manager: {e}"))?
             }
             None => {
-                ensure!(
-                    monitors.is_empty(),
-                    "there are channel monitors but no channel manager"
-                );
+                ensure!(monitors.is_empty(), "there are channel monitors but no channel manager");
                 let best_block = best.to_block_locator();
                 let manager = ChannelManager::new(
                     fees.clone(),
@@ -268,10 +254,7 @@ impl Node {
                     keys.clone(),
                     keys.clone(),
                     setup.user_config.clone(),
-                    ChainParameters {
-                        network: Network::Regtest,
-                        best_block,
-                    },
+                    ChainParameters { network: Network::Regtest, best_block },
                     best.header.time,
                 );
                 (best_block, manager)
@@ -294,10 +277,7 @@ impl Node {
             None => {
                 let (broadcaster, fees, filter, keys, wallet, store, log) = sweeper_args;
                 let best = best.to_block_locator();
-                (
-                    best,
-                    Sweeper::new(best, broadcaster, fees, filter, keys, wallet, store, log),
-                )
+                (best, Sweeper::new(best, broadcaster, fees, filter, keys, wallet, store, log))
             }
         };
         let sweeper = Arc::new(sweeper);
@@ -312,11 +292,7 @@ impl Node {
             (sweeper_block, &*sweeper),
             (wallet.best_block(), &*wallet),
         ];
-        listeners.extend(
-            monitors
-                .iter()
-                .map(|(b, m)| (*b, m as &(dyn Listen + Send + Sync))),
-        );
+        listeners.extend(monitors.iter().map(|(b, m)| (*b, m as &(dyn Listen + Send + Sync))));
         let sync = synchronize_listeners(&chain, Network::Regtest, listeners)
             .await
             .map_err(chain_error)?;
@@ -366,14 +342,12 @@ impl Node {
             pen.clone(),
         ));
 
-        let service = setup
-            .promise_secret
-            .map(|promise_secret| LiquidityServiceConfig {
-                lsps1_service_config: None,
-                lsps2_service_config: Some(LSPS2ServiceConfig { promise_secret }),
-                lsps5_service_config: None,
-                advertise_service: true,
-            });
+        let service = setup.promise_secret.map(|promise_secret| LiquidityServiceConfig {
+            lsps1_service_config: None,
+            lsps2_service_config: Some(LSPS2ServiceConfig { promise_secret }),
+            lsps5_service_config: None,
+            advertise_service: true,
+        });
         let client = service.is_none().then(|| LiquidityClientConfig {
             lsps1_client_config: None,
             lsps2_client_config: Some(LSPS2ClientConfig::default()),
@@ -438,11 +412,13 @@ impl Node {
             sweeper,
             bump_handler,
             user_config: setup.user_config,
+            forwards_at_once: setup.forwards_at_once,
             stopping: watch::Sender::new(false),
             gossip,
             scorer,
             log,
             listen,
+            connecting: tokio::sync::Mutex::new(()),
             runtime: Mutex::new(Runtime {
                 lock: Some(lock),
                 listener: Some(listener),
@@ -508,9 +484,11 @@ impl Node {
         self.until_stopped(async {
             loop {
                 self.pen.poke.notified().await;
-                self.channel_manager
-                    .process_pending_events_async(handler)
-                    .await;
+                self.channel_manager.process_pending_events_async(handler).await;
+                if self.forwards_at_once {
+                    self.channel_manager.process_pending_htlc_forwards();
+                    self.channel_manager.process_pending_events_async(handler).await;
+                }
                 self.peer_manager.process_events();
             }
         })
@@ -520,8 +498,7 @@ impl Node {
     async fn process_liquidity_events<R: Role>(self: Arc<Self>, role: Arc<R>) {
         self.until_stopped(async {
             loop {
-                role.on_liquidity_event(self.liquidity.next_event_async().await)
-                    .await;
+                role.on_liquidity_event(self.liquidity.next_event_async().await).await;
             }
         })
         .await;
@@ -531,7 +508,10 @@ impl Node {
         self.until_stopped(async {
             let mut every_second = tokio::time::interval(Duration::from_secs(1));
             loop {
-                every_second.tick().await;
+                tokio::select! {
+                    _ = every_second.tick() => {},
+                    () = self.pen.channel_announced.notified() => {},
+                }
                 self.reconnect().await;
                 role.on_tick().await;
             }
@@ -545,12 +525,7 @@ impl Node {
     ) {
         self.until_stopped(async {
             while let Some((txs, purpose)) = queue.recv().await {
-                let error = self
-                    .chain
-                    .broadcast(&txs)
-                    .await
-                    .err()
-                    .map(|e| e.to_string());
+                let error = self.chain.broadcast(&txs).await.err().map(|e| e.to_string());
                 for tx in &txs {
                     self.pen.write(What::Broadcast {
                         txid: tx.compute_txid().to_string(),
@@ -576,6 +551,8 @@ impl Node {
                 };
                 if client.poll_best_tip().await.is_ok() {
                     known = tip;
+                    // LDK queues what a block calls for, such as announcement signatures.
+                    self.peer_manager.process_events();
                     let height = self.channel_manager.current_best_block().height;
                     self.pen.write(What::Block { height });
                 }
@@ -642,9 +619,7 @@ impl Node {
 
     /// Writes the network graph, which LDK's loop does only every hour.
     pub(crate) fn save_graph(&self) -> Result<()> {
-        Ok(self
-            .store
-            .write("", "", NETWORK_GRAPH_PERSISTENCE_KEY, self.graph.encode())?)
+        Ok(self.store.write("", "", NETWORK_GRAPH_PERSISTENCE_KEY, self.graph.encode())?)
     }
 }
 
@@ -673,11 +648,7 @@ impl Listen for Node {
 pub fn wallet_script(data_dir: &Path) -> Result<ScriptBuf> {
     fs::create_dir_all(data_dir)?;
     let seed = read_or_make_secret(data_dir, "seed")?;
-    Wallet::open(
-        &seed,
-        Arc::new(FilesystemStore::new(data_dir.join("store"))),
-    )?
-    .script()
+    Wallet::open(&seed, Arc::new(FilesystemStore::new(data_dir.join("store"))))?.script()
 }
 
 /// 32 secret bytes that stay the same for the life of the folder.
@@ -685,9 +656,7 @@ pub(crate) fn read_or_make_secret(data_dir: &Path, name: &str) -> Result<[u8; 32
     let path = data_dir.join(name);
     if path.exists() {
         let bytes = fs::read(&path)?;
-        return bytes
-            .try_into()
-            .map_err(|_| anyhow!("{} is not 32 bytes", path.display()));
+        return bytes.try_into().map_err(|_| anyhow!("{} is not 32 bytes", path.display()));
     }
     let mut secret = [0; 32];
     rand::thread_rng().fill_bytes(&mut secret);
@@ -698,10 +667,7 @@ pub(crate) fn read_or_make_secret(data_dir: &Path, name: &str) -> Result<[u8; 32
 fn lock(data_dir: &Path) -> Result<File> {
     let file = File::create(data_dir.join("lock"))?;
     file.try_lock().map_err(|_| {
-        anyhow!(
-            "{} is in use by another node: give this one its own --data",
-            data_dir.display()
-        )
+        anyhow!("{} is in use by another node: give this one its own --data", data_dir.display())
     })?;
     Ok(file)
 }

@@ -39,6 +39,7 @@ impl Payer {
             mailbox: false,
             promise_secret: None,
             paths: PathPolicy::default(),
+            forwards_at_once: false,
         };
         let node = Node::build(config, setup).await?;
         node.run(Arc::new(PayerRole { node: node.clone() }));
@@ -48,12 +49,7 @@ impl Payer {
     /// Step 4: pays an offer. The outcome is an event, when the recipient has come online.
     pub fn pay(&self, offer: &Offer, amount_msat: u64) -> Result<PaymentId> {
         let node = &self.node;
-        let id = pay_offer(
-            &*node.channel_manager,
-            &*node.keys,
-            offer,
-            Some(amount_msat),
-        )?;
+        let id = pay_offer(&*node.channel_manager, &*node.keys, offer, Some(amount_msat))?;
         node.peer_manager.process_events();
         node.note_htlc(HtlcState::Requested, None, amount_msat, 0, None);
         Ok(id)
@@ -69,25 +65,14 @@ impl Role for PayerRole {
     async fn on_event(&self, event: Event) -> Result<(), ReplayEvent> {
         self.node.note(&event);
         match event {
-            Event::PaymentSent {
-                payment_hash,
-                amount_msat,
-                fee_paid_msat,
-                ..
-            } => {
+            Event::PaymentSent { payment_hash, amount_msat, fee_paid_msat, .. } => {
                 let sent = amount_msat.unwrap_or(0) + fee_paid_msat.unwrap_or(0);
-                self.node
-                    .note_htlc(HtlcState::Paid, Some(payment_hash), sent, 0, None);
+                self.node.note_htlc(HtlcState::Paid, Some(payment_hash), sent, 0, None);
                 Ok(())
             }
-            Event::PaymentFailed {
-                payment_hash,
-                reason,
-                ..
-            } => {
+            Event::PaymentFailed { payment_hash, reason, .. } => {
                 let reason = explain_failure(reason).to_owned();
-                self.node
-                    .note_htlc(HtlcState::Failed, payment_hash, 0, 0, Some(reason));
+                self.node.note_htlc(HtlcState::Failed, payment_hash, 0, 0, Some(reason));
                 Ok(())
             }
             Event::FundingGenerationReady { .. }

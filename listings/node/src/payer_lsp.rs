@@ -35,6 +35,7 @@ impl PayerLsp {
             mailbox: false,
             promise_secret: None,
             paths: PathPolicy::default(),
+            forwards_at_once: false,
         };
         let node = Node::build(config, setup).await?;
         node.run(Arc::new(PayerLspRole { node: node.clone() }));
@@ -54,26 +55,15 @@ impl Role for PayerLspRole {
     async fn on_event(&self, event: Event) -> Result<(), ReplayEvent> {
         self.node.note(&event);
         match event {
-            Event::OpenChannelRequest {
-                temporary_channel_id,
-                counterparty_node_id,
-                ..
-            } => {
-                self.node
-                    .accept_channel(temporary_channel_id, counterparty_node_id);
+            Event::OpenChannelRequest { temporary_channel_id, counterparty_node_id, .. } => {
+                self.node.accept_channel(temporary_channel_id, counterparty_node_id);
                 Ok(())
             }
             Event::PaymentForwarded {
-                outbound_amount_forwarded_msat,
-                skimmed_fee_msat,
-                ..
+                outbound_amount_forwarded_msat, skimmed_fee_msat, ..
             } => {
-                let (msat, skim) = (
-                    outbound_amount_forwarded_msat,
-                    skimmed_fee_msat.unwrap_or(0),
-                );
-                self.node
-                    .note_htlc(HtlcState::Forwarded, None, msat, skim, None);
+                let (msat, skim) = (outbound_amount_forwarded_msat, skimmed_fee_msat.unwrap_or(0));
+                self.node.note_htlc(HtlcState::Forwarded, None, msat, skim, None);
                 Ok(())
             }
             // A held HTLC raises no event: LDK parks it, and releases it on the recipient's word.

@@ -38,15 +38,13 @@ impl Node {
     /// Connects to a peer and remembers it: it is connected again whenever it is missing.
     pub async fn connect(&self, node_id: PublicKey, address: SocketAddr) -> Result<()> {
         let key = node_id.to_string();
-        self.store
-            .write(NAMESPACE, "", &key, address.to_string().into_bytes())?;
+        self.store.write(NAMESPACE, "", &key, address.to_string().into_bytes())?;
         self.connect_once(node_id, address).await
     }
 
     /// Disconnects a peer and forgets it.
     pub fn disconnect(&self, node_id: &PublicKey) -> Result<()> {
-        self.store
-            .remove(NAMESPACE, "", &node_id.to_string(), false)?;
+        self.store.remove(NAMESPACE, "", &node_id.to_string(), false)?;
         self.peer_manager.disconnect_by_node_id(*node_id);
         Ok(())
     }
@@ -57,6 +55,8 @@ impl Node {
     }
 
     async fn connect_once(&self, node_id: PublicKey, address: SocketAddr) -> Result<()> {
+        // One at a time: of two connections to one peer, both might be dropped.
+        let _connecting = self.connecting.lock().await;
         if self.is_connected(&node_id) {
             return Ok(());
         }

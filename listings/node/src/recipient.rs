@@ -70,6 +70,7 @@ impl Recipient {
             mailbox: false,
             promise_secret: None,
             paths: policy.paths,
+            forwards_at_once: true,
         };
         let node = Node::build(config, setup).await?;
         if let Ok(id) = node.store.read(NAMESPACE, "", LSP_KEY) {
@@ -86,9 +87,7 @@ impl Recipient {
 
     /// Connects to the LSP, now and whenever the wallet wakes up. Messages go through it.
     pub async fn connect_lsp(&self, lsp: PublicKey, address: SocketAddr) -> Result<()> {
-        self.node
-            .store
-            .write(NAMESPACE, "", LSP_KEY, lsp.serialize().to_vec())?;
+        self.node.store.write(NAMESPACE, "", LSP_KEY, lsp.serialize().to_vec())?;
         self.node.relay.set_lsp(lsp);
         self.node.connect(lsp, address).await
     }
@@ -97,10 +96,7 @@ impl Recipient {
     ///
     /// If offers wait for one, they are built now: LDK would try again only at its next tick.
     pub async fn buy_lease(&self, lsp: PublicKey, policy: NegotiationPolicy) -> Result<Lease> {
-        ensure!(
-            self.node.is_connected(&lsp),
-            "not connected to the LSP: `connect` first"
-        );
+        ensure!(self.node.is_connected(&lsp), "not connected to the LSP: `connect` first");
         let lease = self.role.negotiate(lsp, policy).await?;
         if self.offer().is_none() {
             self.node.channel_manager.timer_tick_occurred();
@@ -111,10 +107,7 @@ impl Recipient {
 
     /// Takes the paths the static invoice server handed out, and asks it for offer paths.
     pub fn use_paths(&self, paths: Vec<BlindedMessagePath>) -> Result<()> {
-        ensure!(
-            !paths.is_empty(),
-            "no paths: ask the LSP for them with `paths`"
-        );
+        ensure!(!paths.is_empty(), "no paths: ask the LSP for them with `paths`");
         self.node
             .channel_manager
             .set_paths_to_static_invoice_server(paths)
@@ -159,11 +152,7 @@ fn user_config() -> UserConfig {
 impl RecipientRole {
     async fn negotiate(&self, lsp: PublicKey, policy: NegotiationPolicy) -> Result<Lease> {
         let (buyer, bought) = oneshot::channel();
-        let client = self
-            .node
-            .liquidity
-            .lsps2_client_handler()
-            .expect("a recipient buys");
+        let client = self.node.liquidity.lsps2_client_handler().expect("a recipient buys");
         {
             let mut negotiations = self.negotiations.lock().unwrap();
             let negotiation = Negotiation::begin(client, lsp, policy, self.node.now())
@@ -174,11 +163,7 @@ impl RecipientRole {
     }
 
     async fn on_lsps2_event(&self, event: LSPS2ClientEvent) {
-        let client = self
-            .node
-            .liquidity
-            .lsps2_client_handler()
-            .expect("a recipient buys");
+        let client = self.node.liquidity.lsps2_client_handler().expect("a recipient buys");
         let done = {
             let mut negotiations = self.negotiations.lock().unwrap();
             let now = self.node.now();
@@ -235,22 +220,17 @@ impl RecipientRole {
             return self.node.refuse_channel(channel_id, &peer, reason);
         }
         let user_channel_id = self.node.random_channel_id();
-        let accepted = self
-            .node
-            .channel_manager
-            .accept_inbound_channel_from_trusted_peer(
-                &channel_id,
-                &peer,
-                user_channel_id,
-                // The HTLC cannot wait for confirmations. The LSP could double-spend the funding.
-                TrustedChannelFeatures::ZeroConf,
-                Some(take_less_than_the_onion_says()),
-            );
+        let accepted = self.node.channel_manager.accept_inbound_channel_from_trusted_peer(
+            &channel_id,
+            &peer,
+            user_channel_id,
+            // The HTLC cannot wait for confirmations. The LSP could double-spend the funding.
+            TrustedChannelFeatures::ZeroConf,
+            Some(take_less_than_the_onion_says()),
+        );
         match accepted {
             Ok(()) => self.node.note_channel("requested", channel_id, &peer, None),
-            Err(e) => self
-                .node
-                .note_channel("refused", channel_id, &peer, Some(format!("{e:?}"))),
+            Err(e) => self.node.note_channel("refused", channel_id, &peer, Some(format!("{e:?}"))),
         }
     }
 
@@ -263,23 +243,13 @@ impl RecipientRole {
             skimmed_fee_msat: payment.skimmed_fee_msat,
             metadata: Arrival::metadata_of(&payment.purpose),
             channel_peers: &peers,
-            channel_id: payment
-                .channels
-                .first()
-                .copied()
-                .unwrap_or(ChannelId([0; 32])),
+            channel_id: payment.channels.first().copied().unwrap_or(ChannelId([0; 32])),
         };
         let leases = &self.node.leases;
-        match judge(
-            &arrival,
-            |id| leases.get(id),
-            &self.claim_policy,
-            self.node.now(),
-        ) {
+        match judge(&arrival, |id| leases.get(id), &self.claim_policy, self.node.now()) {
             Ok(Verdict::Claim) => self.claim(&payment),
             Ok(Verdict::ConsumeThenClaim { lease, consumption }) => {
-                self.consume_then_claim(&payment, lease, consumption)
-                    .await?;
+                self.consume_then_claim(&payment, lease, consumption).await?;
             }
             Err(refusal) => self.refuse(&payment, &refusal),
         }
@@ -335,24 +305,15 @@ impl RecipientRole {
         let (hash, msat) = (payment.payment_hash, payment.amount_msat);
         self.node.channel_manager.fail_htlc_backwards(&hash);
         let skim = payment.skimmed_fee_msat;
-        self.node
-            .note_htlc(HtlcState::Refused, Some(hash), msat, skim, Some(reason));
+        self.node.note_htlc(HtlcState::Refused, Some(hash), msat, skim, Some(reason));
     }
 
     /// The counterparty of each channel; none at all if one of them is not known.
     fn peers_of(&self, channels: &[ChannelId]) -> Vec<PublicKey> {
         let known = self.node.channel_manager.list_channels();
-        let peer_of = |id| {
-            known
-                .iter()
-                .find(|c| c.channel_id == id)
-                .map(|c| c.counterparty.node_id)
-        };
-        channels
-            .iter()
-            .map(|id| peer_of(*id))
-            .collect::<Option<_>>()
-            .unwrap_or_default()
+        let peer_of =
+            |id| known.iter().find(|c| c.channel_id == id).map(|c| c.counterparty.node_id);
+        channels.iter().map(|id| peer_of(*id)).collect::<Option<_>>().unwrap_or_default()
     }
 }
 
@@ -386,11 +347,7 @@ impl Role for RecipientRole {
     async fn on_event(&self, event: Event) -> Result<(), ReplayEvent> {
         self.node.note(&event);
         match event {
-            Event::OpenChannelRequest {
-                temporary_channel_id,
-                counterparty_node_id,
-                ..
-            } => {
+            Event::OpenChannelRequest { temporary_channel_id, counterparty_node_id, .. } => {
                 self.on_open_channel_request(temporary_channel_id, counterparty_node_id);
                 Ok(())
             }
@@ -410,10 +367,7 @@ impl Role for RecipientRole {
                     skimmed_fee_msat,
                     None,
                 );
-                let channels = receiving_channel_ids
-                    .into_iter()
-                    .map(|(id, _)| id)
-                    .collect();
+                let channels = receiving_channel_ids.into_iter().map(|(id, _)| id).collect();
                 self.on_claimable(Claimable {
                     payment_hash,
                     amount_msat,
@@ -423,22 +377,12 @@ impl Role for RecipientRole {
                 })
                 .await
             }
-            Event::PaymentClaimed {
-                payment_hash,
-                amount_msat,
-                htlcs,
-                ..
-            } => {
+            Event::PaymentClaimed { payment_hash, amount_msat, htlcs, .. } => {
                 // From here on nothing may be skimmed in this payment's name any more.
-                self.node
-                    .leases
-                    .settle(&payment_hash)
-                    .await
-                    .map_err(|_| ReplayEvent())?;
+                self.node.leases.settle(&payment_hash).await.map_err(|_| ReplayEvent())?;
                 let skimmed = htlcs.iter().map(|h| h.counterparty_skimmed_fee_msat).sum();
                 let hash = Some(payment_hash);
-                self.node
-                    .note_htlc(HtlcState::Claimed, hash, amount_msat, skimmed, None);
+                self.node.note_htlc(HtlcState::Claimed, hash, amount_msat, skimmed, None);
                 Ok(())
             }
             Event::FundingGenerationReady { .. }

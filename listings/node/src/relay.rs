@@ -21,10 +21,7 @@ pub struct Relay {
 
 impl Relay {
     pub(crate) fn new(graph: Arc<Graph>, keys: Arc<KeysManager>) -> Self {
-        Self {
-            direct: DefaultMessageRouter::new(graph, keys),
-            lsp: RwLock::new(None),
-        }
+        Self { direct: DefaultMessageRouter::new(graph, keys), lsp: RwLock::new(None) }
     }
 
     /// From now on, messages for nodes that are not peers go through this LSP.
@@ -56,7 +53,6 @@ impl MessageRouter for Relay {
         peers: Vec<MessageForwardNode>,
         secp_ctx: &Secp256k1<S>,
     ) -> Result<Vec<BlindedMessagePath>, ()> {
-        self.direct
-            .create_blinded_paths(recipient, key, context, peers, secp_ctx)
+        self.direct.create_blinded_paths(recipient, key, context, peers, secp_ctx)
     }
 }

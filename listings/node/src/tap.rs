@@ -40,6 +40,8 @@ pub struct Pen {
     pub name: String,
     /// Wakes the task that processes LDK's events.
     pub poke: Arc<Notify>,
+    /// Wakes the tick: this node may have to be announced.
+    pub channel_announced: Arc<Notify>,
 }
 
 impl Pen {
@@ -50,18 +52,11 @@ impl Pen {
 
     fn wire(&self, peer: &PublicKey, message: &str, bytes: usize) {
         let peer = self.transcript.name_of(peer);
-        self.write(What::Wire {
-            peer,
-            message: message.to_owned(),
-            bytes,
-        });
+        self.write(What::Wire { peer, message: message.to_owned(), bytes });
     }
 
     fn onion(&self, message: &str, bytes: usize) {
-        self.write(What::Onion {
-            message: message.to_owned(),
-            bytes,
-        });
+        self.write(What::Onion { message: message.to_owned(), bytes });
     }
 }
 
@@ -138,7 +133,6 @@ impl<H: ChannelMessageHandler> ChannelMessageHandler for Tap<H> {
         handle_update_fail_malformed_htlc(&msgs::UpdateFailMalformedHTLC)
             "update_fail_malformed_htlc",
         handle_commitment_signed(&msgs::CommitmentSigned) "commitment_signed",
-        handle_revoke_and_ack(&msgs::RevokeAndACK) "revoke_and_ack",
         handle_update_fee(&msgs::UpdateFee) "update_fee",
         handle_announcement_signatures(&msgs::AnnouncementSignatures) "announcement_signatures",
         handle_channel_reestablish(&msgs::ChannelReestablish) "channel_reestablish",
@@ -146,6 +140,12 @@ impl<H: ChannelMessageHandler> ChannelMessageHandler for Tap<H> {
         handle_error(&msgs::ErrorMessage) "error",
     }
 
+    /// With it, HTLCs become irrevocable: there may be one to claim.
+    fn handle_revoke_and_ack(&self, peer: PublicKey, msg: &msgs::RevokeAndACK) {
+        self.pen.wire(&peer, "revoke_and_ack", msg.serialized_length());
+        self.inner.handle_revoke_and_ack(peer, msg);
+        self.pen.poke.notify_one();
+    }
     fn handle_commitment_signed_batch(
         &self,
         peer: PublicKey,
@@ -154,8 +154,7 @@ impl<H: ChannelMessageHandler> ChannelMessageHandler for Tap<H> {
     ) {
         let bytes = batch.iter().map(|msg| msg.serialized_length()).sum();
         self.pen.wire(&peer, "commitment_signed", bytes);
-        self.inner
-            .handle_commitment_signed_batch(peer, channel_id, batch)
+        self.inner.handle_commitment_signed_batch(peer, channel_id, batch)
     }
     fn get_chain_hashes(&self) -> Option<Vec<ChainHash>> {
         self.inner.get_chain_hashes()
@@ -167,8 +166,7 @@ impl<H: ChannelMessageHandler> ChannelMessageHandler for Tap<H> {
 
 impl<H: OnionMessageHandler> OnionMessageHandler for Tap<H> {
     fn handle_onion_message(&self, peer: PublicKey, msg: &OnionMessage) {
-        self.pen
-            .wire(&peer, "onion_message", msg.serialized_length());
+        self.pen.wire(&peer, "onion_message", msg.serialized_length());
         self.inner.handle_onion_message(peer, msg)
     }
     fn next_onion_message_for_peer(&self, peer: PublicKey) -> Option<OnionMessage> {
@@ -209,10 +207,8 @@ impl<H: AsyncPaymentsMessageHandler> AsyncPaymentsMessageHandler for Tap<H> {
         context: AsyncPaymentsContext,
         responder: Option<Responder>,
     ) -> Option<(OfferPaths, ResponseInstruction)> {
-        self.pen
-            .onion("offer_paths_request", message.serialized_length());
-        self.inner
-            .handle_offer_paths_request(message, context, responder)
+        self.pen.onion("offer_paths_request", message.serialized_length());
+        self.inner.handle_offer_paths_request(message, context, responder)
     }
     fn handle_offer_paths(
         &self,
@@ -229,10 +225,8 @@ impl<H: AsyncPaymentsMessageHandler> AsyncPaymentsMessageHandler for Tap<H> {
         context: AsyncPaymentsContext,
         responder: Option<Responder>,
     ) {
-        self.pen
-            .onion("serve_static_invoice", message.serialized_length());
-        self.inner
-            .handle_serve_static_invoice(message, context, responder);
+        self.pen.onion("serve_static_invoice", message.serialized_length());
+        self.inner.handle_serve_static_invoice(message, context, responder);
         self.pen.poke.notify_one();
     }
     fn handle_static_invoice_persisted(
@@ -251,14 +245,11 @@ impl<H: AsyncPaymentsMessageHandler> AsyncPaymentsMessageHandler for Tap<H> {
         context: AsyncPaymentsContext,
         responder: Option<Responder>,
     ) -> Option<(ReleaseHeldHtlc, ResponseInstruction)> {
-        self.pen
-            .onion("held_htlc_available", message.serialized_length());
-        self.inner
-            .handle_held_htlc_available(message, context, responder)
+        self.pen.onion("held_htlc_available", message.serialized_length());
+        self.inner.handle_held_htlc_available(message, context, responder)
     }
     fn handle_release_held_htlc(&self, message: ReleaseHeldHtlc, context: AsyncPaymentsContext) {
-        self.pen
-            .onion("release_held_htlc", message.serialized_length());
+        self.pen.onion("release_held_htlc", message.serialized_length());
         self.inner.handle_release_held_htlc(message, context);
         self.pen.poke.notify_one();
     }
@@ -329,6 +320,7 @@ impl<H: RoutingMessageHandler> RoutingMessageHandler for Tap<H> {
         msg: &msgs::ChannelAnnouncement,
     ) -> Result<bool, LightningError> {
         let handled = self.inner.handle_channel_announcement(peer, msg);
+        self.pen.channel_announced.notify_one();
         self.gossip(peer, "channel_announcement", msg.serialized_length());
         handled
     }
@@ -344,11 +336,8 @@ impl<H: RoutingMessageHandler> RoutingMessageHandler for Tap<H> {
     fn get_next_channel_announcement(
         &self,
         starting_point: u64,
-    ) -> Option<(
-        msgs::ChannelAnnouncement,
-        Option<msgs::ChannelUpdate>,
-        Option<msgs::ChannelUpdate>,
-    )> {
+    ) -> Option<(msgs::ChannelAnnouncement, Option<msgs::ChannelUpdate>, Option<msgs::ChannelUpdate>)>
+    {
         self.inner.get_next_channel_announcement(starting_point)
     }
     fn get_next_node_announcement(
@@ -393,14 +382,7 @@ impl<H: RoutingMessageHandler> RoutingMessageHandler for Tap<H> {
 impl<H> Tap<H> {
     /// Gossip is written down once the graph has it, so that whoever waits for it finds it there.
     fn gossip(&self, peer: Option<PublicKey>, message: &str, bytes: usize) {
-        let peer = peer.map_or_else(
-            || self.pen.name.clone(),
-            |p| self.pen.transcript.name_of(&p),
-        );
-        self.pen.write(What::Wire {
-            peer,
-            message: message.to_owned(),
-            bytes,
-        });
+        let peer = peer.map_or_else(|| self.pen.name.clone(), |p| self.pen.transcript.name_of(&p));
+        self.pen.write(What::Wire { peer, message: message.to_owned(), bytes });
     }
 }

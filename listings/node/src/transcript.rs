@@ -193,27 +193,18 @@ impl Transcript {
             names: Mutex::default(),
             length: watch::Sender::new(0),
         };
-        Self {
-            inner: Arc::new(inner),
-        }
+        Self { inner: Arc::new(inner) }
     }
 
     /// Tells under which name a node appears.
     pub fn introduce(&self, node_id: PublicKey, name: &str) {
-        self.inner
-            .names
-            .lock()
-            .unwrap()
-            .insert(node_id, name.to_owned());
+        self.inner.names.lock().unwrap().insert(node_id, name.to_owned());
     }
 
     /// The name of a node, or its id where nobody introduced it.
     pub fn name_of(&self, node_id: &PublicKey) -> String {
         let names = self.inner.names.lock().unwrap();
-        names
-            .get(node_id)
-            .cloned()
-            .unwrap_or_else(|| node_id.to_string())
+        names.get(node_id).cloned().unwrap_or_else(|| node_id.to_string())
     }
 
     /// Appends what `node` saw.
@@ -221,12 +212,7 @@ impl Transcript {
         let mut entries = self.inner.entries.lock().unwrap();
         let seq = entries.len() as u64;
         let at_ms = self.inner.began.elapsed().as_millis() as u64;
-        entries.push(Entry {
-            seq,
-            at_ms,
-            node: node.to_owned(),
-            what,
-        });
+        entries.push(Entry { seq, at_ms, node: node.to_owned(), what });
         // Sent under the lock, so that nobody sees a length without its entries.
         self.inner.length.send_replace(seq + 1);
     }
@@ -276,10 +262,7 @@ impl Transcript {
         };
         match tokio::time::timeout(at_most, found).await {
             Ok(found) => Ok(found),
-            Err(_) => Err(NotSeen {
-                at_most,
-                since: self.since(from),
-            }),
+            Err(_) => Err(NotSeen { at_most, since: self.since(from) }),
         }
     }
 }
@@ -294,11 +277,7 @@ impl std::error::Error for NotSeen {}
 
 impl std::fmt::Display for NotSeen {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        writeln!(
-            f,
-            "not seen within {:?}; what happened instead:",
-            self.at_most
-        )?;
+        writeln!(f, "not seen within {:?}; what happened instead:", self.at_most)?;
         let shown = self.since.len().saturating_sub(80);
         for entry in &self.since[shown..] {
             writeln!(f, "{}", serde_json::to_string(entry).unwrap_or_default())?;

@@ -125,9 +125,7 @@ impl Clock {
 
 impl TimeProvider for Clock {
     fn duration_since_epoch(&self) -> Duration {
-        let system = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .expect("it is after 1970");
+        let system = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970");
         system + *self.ahead.lock().unwrap()
     }
 }
@@ -146,10 +144,7 @@ pub struct Broadcaster(pub(crate) mpsc::UnboundedSender<(Vec<Transaction>, Strin
 
 impl BroadcasterInterface for Broadcaster {
     fn broadcast_transactions(&self, txs: &[(&Transaction, TransactionType)]) {
-        let purpose = txs
-            .first()
-            .map(|(_, purpose)| name_of(purpose))
-            .unwrap_or_default();
+        let purpose = txs.first().map(|(_, purpose)| name_of(purpose)).unwrap_or_default();
         let txs = txs.iter().map(|(tx, _)| (*tx).clone()).collect();
         // Fails only while the node stops; LDK broadcasts again after the restart.
         let _ = self.0.send((txs, purpose));
@@ -159,11 +154,7 @@ impl BroadcasterInterface for Broadcaster {
 /// The variant's name, without its fields.
 fn name_of(purpose: &TransactionType) -> String {
     let debug = format!("{purpose:?}");
-    debug
-        .split([' ', '{', '('])
-        .next()
-        .unwrap_or_default()
-        .to_owned()
+    debug.split([' ', '{', '(']).next().unwrap_or_default().to_owned()
 }
 
 /// LDK's log, in the file `node.log` of the node's folder.
@@ -174,10 +165,7 @@ pub struct Log {
 
 impl Log {
     pub(crate) fn new(file: File, level: Level) -> Self {
-        Self {
-            file: Mutex::new(file),
-            level,
-        }
+        Self { file: Mutex::new(file), level }
     }
 }
 
@@ -186,11 +174,7 @@ impl Logger for Log {
         if record.level >= self.level {
             let mut file = self.file.lock().unwrap();
             // A full disk must not stop the node for the sake of its log.
-            let _ = writeln!(
-                file,
-                "{:<5} {} {}",
-                record.level, record.module_path, record.args
-            );
+            let _ = writeln!(file, "{:<5} {} {}", record.level, record.module_path, record.args);
         }
     }
 }

@@ -69,18 +69,13 @@ struct State {
 impl State {
     /// Signs the inputs that are this wallet's. Says whether no others are left.
     fn sign(&self, psbt: &mut Psbt) -> Result<bool> {
-        let options = SignOptions {
-            trust_witness_utxo: true,
-            ..Default::default()
-        };
+        let options = SignOptions { trust_witness_utxo: true, ..Default::default() };
         let signers = [&self.signers[0], &self.signers[1]];
         Ok(self.wallet.sign_with_signers(psbt, &signers, options)?)
     }
 
     fn save(&mut self) -> Result<()> {
-        self.wallet
-            .persist(&mut self.store)
-            .context("writing the wallet")?;
+        self.wallet.persist(&mut self.store).context("writing the wallet")?;
         Ok(())
     }
 }
@@ -89,10 +84,8 @@ impl Wallet {
     /// Opens the wallet of `seed`, or makes it.
     pub fn open(seed: &[u8; 32], store: Arc<FilesystemStore>) -> Result<Self> {
         let key = Xpriv::new_master(Network::Regtest, seed)?;
-        let (external, internal) = (
-            Bip84(key, KeychainKind::External),
-            Bip84(key, KeychainKind::Internal),
-        );
+        let (external, internal) =
+            (Bip84(key, KeychainKind::External), Bip84(key, KeychainKind::Internal));
         let mut store = WalletStore(store);
         let loaded = BdkWallet::load()
             .descriptor(KeychainKind::External, Some(external.clone()))
@@ -108,13 +101,7 @@ impl Wallet {
                 .create_wallet(&mut store)
                 .map_err(|e| anyhow!("making the wallet: {e}"))?,
         };
-        Ok(Self {
-            state: Mutex::new(State {
-                wallet,
-                store,
-                signers,
-            }),
-        })
+        Ok(Self { state: Mutex::new(State { wallet, store, signers }) })
     }
 
     /// A script that pays this wallet.
@@ -140,21 +127,12 @@ impl Wallet {
     pub fn pay(&self, script: &Script, amount: Amount) -> Result<Transaction> {
         let mut state = self.state.lock().unwrap();
         let mut builder = state.wallet.build_tx();
-        builder
-            .add_recipient(script.to_owned(), amount)
-            .fee_rate(FEE_RATE);
-        let mut psbt = builder
-            .finish()
-            .with_context(|| format!("paying {amount} on chain"))?;
-        ensure!(
-            state.sign(&mut psbt)?,
-            "the wallet cannot sign its own coins"
-        );
+        builder.add_recipient(script.to_owned(), amount).fee_rate(FEE_RATE);
+        let mut psbt = builder.finish().with_context(|| format!("paying {amount} on chain"))?;
+        ensure!(state.sign(&mut psbt)?, "the wallet cannot sign its own coins");
         let transaction = psbt.extract_tx()?;
         // Coin selection must not take the same coins for the next channel.
-        state
-            .wallet
-            .apply_unconfirmed_txs([(transaction.clone(), 0)]);
+        state.wallet.apply_unconfirmed_txs([(transaction.clone(), 0)]);
         state.save()?;
         Ok(transaction)
     }
@@ -162,9 +140,7 @@ impl Wallet {
     /// Frees the coins of a transaction that will not be broadcast.
     pub fn release(&self, transaction: &Transaction) {
         let mut state = self.state.lock().unwrap();
-        state
-            .wallet
-            .apply_evicted_txs([(transaction.compute_txid(), 1)]);
+        state.wallet.apply_evicted_txs([(transaction.compute_txid(), 1)]);
         state.save().expect("the disk takes the wallet");
     }
 
@@ -182,16 +158,9 @@ impl Wallet {
 impl Listen for Wallet {
     fn block_connected(&self, block: &Block, height: u32) {
         let mut state = self.state.lock().unwrap();
-        state
-            .wallet
-            .apply_block(block, height)
-            .expect("blocks come in order");
+        state.wallet.apply_block(block, height).expect("blocks come in order");
         // Blocks that are not ours are fetched again after a restart.
-        if state
-            .wallet
-            .staged()
-            .is_some_and(|changes| !changes.tx_graph.is_empty())
-        {
+        if state.wallet.staged().is_some_and(|changes| !changes.tx_graph.is_empty()) {
             state.save().expect("the disk takes the wallet");
         }
     }
@@ -214,13 +183,8 @@ impl ChangeDestinationSource for Wallet {
 impl WalletSourceSync for Wallet {
     fn list_confirmed_utxos(&self) -> Result<Vec<Utxo>, ()> {
         let state = self.state.lock().unwrap();
-        let confirmed = state
-            .wallet
-            .list_unspent()
-            .filter(|o| o.chain_position.is_confirmed());
-        Ok(confirmed
-            .filter_map(|o| utxo(o.outpoint, o.txout))
-            .collect())
+        let confirmed = state.wallet.list_unspent().filter(|o| o.chain_position.is_confirmed());
+        Ok(confirmed.filter_map(|o| utxo(o.outpoint, o.txout)).collect())
     }
 
     fn get_prevtx(&self, outpoint: OutPoint) -> Result<Transaction, ()> {
@@ -248,9 +212,5 @@ fn utxo(outpoint: OutPoint, output: TxOut) -> Option<Utxo> {
 
 fn signers(template: &Bip84<Xpriv>) -> Result<SignersContainer> {
     let (descriptor, keys, _) = template.clone().build(NetworkKind::Test)?;
-    Ok(SignersContainer::build(
-        keys,
-        &descriptor,
-        &Secp256k1::new(),
-    ))
+    Ok(SignersContainer::build(keys, &descriptor, &Secp256k1::new()))
 }

@@ -94,11 +94,7 @@ struct Endpoint {
 impl Endpoint {
     fn new(addr: String, auth: RpcAuth) -> Result<Endpoint> {
         let credentials = auth.credentials()?;
-        Ok(Endpoint {
-            addr,
-            auth,
-            credentials,
-        })
+        Ok(Endpoint { addr, auth, credentials })
     }
 
     /// A client for one call.
@@ -140,15 +136,9 @@ impl RpcChain {
         endpoint: Endpoint,
         process: Option<BitcoindProcess>,
     ) -> Result<RpcChain> {
-        let info = endpoint
-            .call("getblockchaininfo", &[])
-            .await
-            .with_context(|| {
-                format!(
-                    "no usable answer from the Bitcoin RPC server at {}",
-                    endpoint.addr
-                )
-            })?;
+        let info = endpoint.call("getblockchaininfo", &[]).await.with_context(|| {
+            format!("no usable answer from the Bitcoin RPC server at {}", endpoint.addr)
+        })?;
         let name = info["chain"].as_str().unwrap_or("unknown");
         ensure!(
             name == "regtest",
@@ -157,13 +147,7 @@ impl RpcChain {
             endpoint.addr
         );
         let tip = TipWatch::new(endpoint.clone());
-        Ok(RpcChain {
-            shared: Arc::new(Shared {
-                endpoint,
-                tip,
-                _process: process,
-            }),
-        })
+        Ok(RpcChain { shared: Arc::new(Shared { endpoint, tip, _process: process }) })
     }
 
     /// Where the server is, as `host:port`: for other processes, which take it with
@@ -216,19 +200,11 @@ impl RpcChain {
         let txid = tx.compute_txid();
         // 0 lifts the limit that protects wallets from typing errors in the fee
         let params = [json!(serialize_hex(tx)), json!(0)];
-        let Err(error) = self
-            .shared
-            .endpoint
-            .call("sendrawtransaction", &params)
-            .await
-        else {
+        let Err(error) = self.shared.endpoint.call("sendrawtransaction", &params).await else {
             return Ok(());
         };
         let RpcClientError::Rpc(refusal) = &error else {
-            return Err(BroadcastError::Unavailable {
-                txid,
-                reason: error.to_string(),
-            });
+            return Err(BroadcastError::Unavailable { txid, reason: error.to_string() });
         };
         match refusal.code {
             TX_ALREADY_IN_UTXO_SET => Ok(()),
@@ -237,15 +213,9 @@ impl RpcChain {
                 if matches!(self.transaction(txid).await, Ok(Some(_))) {
                     return Ok(());
                 }
-                Err(BroadcastError::Rejected {
-                    txid,
-                    reason: refusal.message.clone(),
-                })
+                Err(BroadcastError::Rejected { txid, reason: refusal.message.clone() })
             }
-            _ => Err(BroadcastError::Unavailable {
-                txid,
-                reason: error.to_string(),
-            }),
+            _ => Err(BroadcastError::Unavailable { txid, reason: error.to_string() }),
         }
     }
 
@@ -261,17 +231,11 @@ impl RpcChain {
             Ok(answer) => answer,
             Err(RpcClientError::Rpc(error)) => {
                 let reason = format!("{}; as a package: {}", first.reason(), error.message);
-                return Err(BroadcastError::Rejected {
-                    txid: first.txid(),
-                    reason,
-                });
+                return Err(BroadcastError::Rejected { txid: first.txid(), reason });
             }
             Err(error @ (RpcClientError::Http(_) | RpcClientError::InvalidData(_))) => {
                 let reason = error.to_string();
-                return Err(BroadcastError::Unavailable {
-                    txid: first.txid(),
-                    reason,
-                });
+                return Err(BroadcastError::Unavailable { txid: first.txid(), reason });
             }
         };
         if answer["package_msg"] == "success" {
@@ -281,21 +245,11 @@ impl RpcChain {
             let result = &answer["tx-results"][tx.compute_wtxid().to_string()];
             if let Some(error) = result["error"].as_str() {
                 let reason = format!("{error} (in a package: {})", answer["package_msg"]);
-                return Err(BroadcastError::Rejected {
-                    txid: tx.compute_txid(),
-                    reason,
-                });
+                return Err(BroadcastError::Rejected { txid: tx.compute_txid(), reason });
             }
         }
-        let reason = format!(
-            "{}; as a package: {}",
-            first.reason(),
-            answer["package_msg"]
-        );
-        Err(BroadcastError::Rejected {
-            txid: first.txid(),
-            reason,
-        })
+        let reason = format!("{}; as a package: {}", first.reason(), answer["package_msg"]);
+        Err(BroadcastError::Rejected { txid: first.txid(), reason })
     }
 
     /// See [`Chain::mine`](crate::Chain::mine).
@@ -322,21 +276,14 @@ impl RpcChain {
     async fn generate(&self, blocks: u32, pay_to: &Script) -> Result<Vec<BlockHash>> {
         let answer = match Address::from_script(pay_to, Network::Regtest) {
             Ok(address) => {
-                self.call(
-                    "generatetoaddress",
-                    &[json!(blocks), json!(address.to_string())],
-                )
-                .await?
+                self.call("generatetoaddress", &[json!(blocks), json!(address.to_string())]).await?
             }
             Err(_) => {
                 let descriptor = format!("raw({})", pay_to.to_hex_string());
-                self.call("generatetodescriptor", &[json!(blocks), json!(descriptor)])
-                    .await?
+                self.call("generatetodescriptor", &[json!(blocks), json!(descriptor)]).await?
             }
         };
-        let hashes = answer
-            .as_array()
-            .context("the server answered without block hashes")?;
+        let hashes = answer.as_array().context("the server answered without block hashes")?;
         hashes.iter().map(parse_hash).collect()
     }
 
@@ -346,9 +293,7 @@ impl RpcChain {
     /// and refuses it, because it was declared invalid. A clock that is set forward helps.
     async fn generate_later(&self, pay_to: &Script) -> Result<Vec<BlockHash>> {
         let info = self.call("getblockchaininfo", &[]).await?;
-        let now = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)?
-            .as_secs();
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs();
         let start = now.max(info["mediantime"].as_u64().unwrap_or(0) + 1);
         let mut result = Err(anyhow!("no attempt"));
         // Each reorganisation at this height can have used up one second.
@@ -370,17 +315,10 @@ impl RpcChain {
     /// If the server cannot be reached.
     pub async fn mempool(&self) -> Result<Vec<Txid>> {
         let answer = self.call("getrawmempool", &[]).await?;
-        let txids = answer
-            .as_array()
-            .context("getrawmempool: no list of transactions")?;
+        let txids = answer.as_array().context("getrawmempool: no list of transactions")?;
         txids
             .iter()
-            .map(|txid| {
-                Ok(txid
-                    .as_str()
-                    .context("getrawmempool: not a text")?
-                    .parse()?)
-            })
+            .map(|txid| Ok(txid.as_str().context("getrawmempool: not a text")?.parse()?))
             .collect()
     }
 
@@ -391,12 +329,7 @@ impl RpcChain {
     /// If the server cannot be reached.
     pub async fn transaction(&self, txid: Txid) -> Result<Option<Transaction>> {
         let params = [json!(txid.to_string()), json!(1)];
-        let answer = match self
-            .shared
-            .endpoint
-            .call("getrawtransaction", &params)
-            .await
-        {
+        let answer = match self.shared.endpoint.call("getrawtransaction", &params).await {
             Ok(answer) => answer,
             Err(RpcClientError::Rpc(error)) if error.code == NOT_FOUND => return Ok(None),
             Err(error) => return Err(anyhow!(error).context("getrawtransaction")),
@@ -406,12 +339,8 @@ impl RpcChain {
         if answer["blockhash"].is_string() && answer["confirmations"].as_u64().unwrap_or(0) == 0 {
             return Ok(None);
         }
-        let hex = answer["hex"]
-            .as_str()
-            .context("getrawtransaction: no transaction")?;
-        Ok(Some(
-            deserialize_hex(hex).context("getrawtransaction: bad transaction")?,
-        ))
+        let hex = answer["hex"].as_str().context("getrawtransaction: no transaction")?;
+        Ok(Some(deserialize_hex(hex).context("getrawtransaction: bad transaction")?))
     }
 
     /// The height of the tip in blocks. The genesis block has height 0.
@@ -421,9 +350,7 @@ impl RpcChain {
     /// If the server cannot be reached.
     pub async fn height(&self) -> Result<u32> {
         let answer = self.call("getblockcount", &[]).await?;
-        let height = answer
-            .as_u64()
-            .and_then(|height| u32::try_from(height).ok());
+        let height = answer.as_u64().and_then(|height| u32::try_from(height).ok());
         height.context("getblockcount: not a height")
     }
 
@@ -459,9 +386,7 @@ impl RpcChain {
         for height in height + 1 - depth..=height.saturating_sub(MAX_RETURNED_BLOCKS) {
             lost.extend(self.block_at(height).await?.txdata.into_iter().skip(1));
         }
-        let first = self
-            .call("getblockhash", &[json!(height + 1 - depth)])
-            .await?;
+        let first = self.call("getblockhash", &[json!(height + 1 - depth)]).await?;
         self.call("invalidateblock", &[first]).await?;
         for tx in lost {
             // Some are not valid any more, such as a spend of a dropped coinbase.
@@ -473,17 +398,13 @@ impl RpcChain {
     async fn block_at(&self, height: u32) -> Result<Block> {
         let hash = self.call("getblockhash", &[json!(height)]).await?;
         let answer = self.call("getblock", &[hash, json!(0)]).await?;
-        Ok(deserialize_hex(
-            answer.as_str().context("getblock: not a text")?,
-        )?)
+        Ok(deserialize_hex(answer.as_str().context("getblock: not a text")?)?)
     }
 }
 
 impl fmt::Debug for RpcChain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RpcChain")
-            .field("addr", &self.shared.endpoint.addr)
-            .finish()
+        f.debug_struct("RpcChain").field("addr", &self.shared.endpoint.addr).finish()
     }
 }
 
@@ -493,11 +414,7 @@ impl BlockSource for RpcChain {
         header_hash: &'a BlockHash,
         height_hint: Option<u32>,
     ) -> BlockSourceResult<BlockHeaderData> {
-        self.shared
-            .endpoint
-            .client()
-            .get_header(header_hash, height_hint)
-            .await
+        self.shared.endpoint.client().get_header(header_hash, height_hint).await
     }
 
     async fn get_block<'a>(&'a self, header_hash: &'a BlockHash) -> BlockSourceResult<BlockData> {
@@ -511,39 +428,24 @@ impl BlockSource for RpcChain {
 
 impl UtxoSource for RpcChain {
     async fn get_block_hash_by_height(&self, height: u32) -> BlockSourceResult<BlockHash> {
-        self.shared
-            .endpoint
-            .client()
-            .get_block_hash_by_height(height)
-            .await
+        self.shared.endpoint.client().get_block_hash_by_height(height).await
     }
 
     async fn is_output_unspent(&self, outpoint: OutPoint) -> BlockSourceResult<bool> {
-        self.shared
-            .endpoint
-            .client()
-            .is_output_unspent(outpoint)
-            .await
+        self.shared.endpoint.client().is_output_unspent(outpoint).await
     }
 }
 
 /// Whether `bitcoind` refused a transaction for its fee alone.
 fn is_about_fee(reason: &str) -> bool {
-    [
-        "min relay fee not met",
-        "mempool min fee not met",
-        "insufficient fee",
-    ]
-    .iter()
-    .any(|text| reason.contains(text))
+    ["min relay fee not met", "mempool min fee not met", "insufficient fee"]
+        .iter()
+        .any(|text| reason.contains(text))
 }
 
 fn parse_hash(value: &Value) -> Result<BlockHash> {
-    let text = value
-        .as_str()
-        .context("the server answered without a block hash")?;
-    text.parse()
-        .with_context(|| format!("not a block hash: {text}"))
+    let text = value.as_str().context("the server answered without a block hash")?;
+    text.parse().with_context(|| format!("not a block hash: {text}"))
 }
 
 /// The address of a server on this machine.

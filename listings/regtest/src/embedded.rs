@@ -64,22 +64,13 @@ impl EmbeddedChain {
     pub fn new() -> EmbeddedChain {
         let ledger = Ledger::new();
         let (tip, _) = watch::channel(ledger.tip());
-        let state = Mutex::new(State {
-            ledger,
-            mempool: Mempool::default(),
-            mined: 0,
-        });
-        EmbeddedChain {
-            shared: Arc::new(Shared { state, tip }),
-        }
+        let state = Mutex::new(State { ledger, mempool: Mempool::default(), mined: 0 });
+        EmbeddedChain { shared: Arc::new(Shared { state, tip }) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         // A panic while the lock is held is a bug here; what the chain holds then is unknown.
-        self.shared
-            .state
-            .lock()
-            .expect("no thread panics while it changes the chain")
+        self.shared.state.lock().expect("no thread panics while it changes the chain")
     }
 
     /// See [`Chain::broadcast`](crate::Chain::broadcast).
@@ -88,16 +79,12 @@ impl EmbeddedChain {
     ///
     /// The first refused transaction, with the reason. Those before it stay in the mempool.
     pub fn broadcast(&self, txs: &[Transaction]) -> Result<(), BroadcastError> {
-        let State {
-            ledger, mempool, ..
-        } = &mut *self.state();
+        let State { ledger, mempool, .. } = &mut *self.state();
         for tx in txs {
-            mempool
-                .accept(tx, ledger)
-                .map_err(|error| BroadcastError::Rejected {
-                    txid: tx.compute_txid(),
-                    reason: error.to_string(),
-                })?;
+            mempool.accept(tx, ledger).map_err(|error| BroadcastError::Rejected {
+                txid: tx.compute_txid(),
+                reason: error.to_string(),
+            })?;
         }
         Ok(())
     }
@@ -131,12 +118,7 @@ impl EmbeddedChain {
 
     /// The transactions that wait for a block, parents before children.
     pub fn mempool(&self) -> Vec<Txid> {
-        self.state()
-            .mempool
-            .entries()
-            .iter()
-            .map(|entry| entry.txid)
-            .collect()
+        self.state().mempool.entries().iter().map(|entry| entry.txid).collect()
     }
 
     /// Looks up a transaction in the mempool and in the active chain.
@@ -145,29 +127,18 @@ impl EmbeddedChain {
     }
 
     pub(crate) fn find_transaction(&self, txid: Txid) -> Option<FoundTransaction> {
-        let State {
-            ledger, mempool, ..
-        } = &*self.state();
+        let State { ledger, mempool, .. } = &*self.state();
         if let Some(entry) = mempool.get(&txid) {
-            return Some(FoundTransaction {
-                tx: entry.tx.clone(),
-                block: None,
-            });
+            return Some(FoundTransaction { tx: entry.tx.clone(), block: None });
         }
         let (tx, height) = ledger.transaction(&txid)?;
         let hash = ledger.hash_at(height)?;
-        Some(FoundTransaction {
-            tx: tx.clone(),
-            block: Some((hash, height)),
-        })
+        Some(FoundTransaction { tx: tx.clone(), block: Some((hash, height)) })
     }
 
     /// An output in the UTXO set of the active chain, which knows nothing of the mempool.
     pub(crate) fn unspent_output(&self, outpoint: OutPoint) -> Option<TxOut> {
-        self.state()
-            .ledger
-            .coin(&outpoint)
-            .map(|coin| coin.output.clone())
+        self.state().ledger.coin(&outpoint).map(|coin| coin.output.clone())
     }
 
     /// The height of the tip in blocks. The genesis block has height 0.
@@ -183,11 +154,7 @@ impl EmbeddedChain {
     /// Hash and height of the last block, and its median time past in seconds since 1970.
     pub(crate) fn best_block(&self) -> (BlockHash, u32, u32) {
         let ledger = &self.state().ledger;
-        (
-            ledger.tip(),
-            ledger.height(),
-            ledger.median_time(ledger.height()),
-        )
+        (ledger.tip(), ledger.height(), ledger.median_time(ledger.height()))
     }
 
     /// The hash of the block of the active chain at `height`.
@@ -198,12 +165,7 @@ impl EmbeddedChain {
     /// Waits until the tip is not `known`; returns at once if it already differs.
     pub async fn wait_for_new_tip(&self, known: BlockHash) {
         // Fails only if the sender is gone, and `self` keeps it.
-        let _ = self
-            .shared
-            .tip
-            .subscribe()
-            .wait_for(|tip| *tip != known)
-            .await;
+        let _ = self.shared.tip.subscribe().wait_for(|tip| *tip != known).await;
     }
 
     /// See [`Chain::invalidate_tip`](crate::Chain::invalidate_tip).
@@ -214,26 +176,19 @@ impl EmbeddedChain {
     pub fn invalidate_tip(&self, depth: u32) -> Result<()> {
         let state = &mut *self.state();
         let height = state.ledger.height();
-        ensure!(
-            depth <= height,
-            "cannot drop {depth} blocks from a chain of height {height}"
-        );
+        ensure!(depth <= height, "cannot drop {depth} blocks from a chain of height {height}");
         self.drop_blocks(state, depth);
         Ok(())
     }
 
     fn drop_blocks(&self, state: &mut State, depth: u32) {
-        let State {
-            ledger, mempool, ..
-        } = state;
+        let State { ledger, mempool, .. } = state;
         let mut dropped: Vec<_> = (0..depth).filter_map(|_| ledger.disconnect()).collect();
         // What was in a block may be the parent of what waited in the mempool, so it goes first,
         // and the oldest block before the others.
         dropped.reverse();
         let waiting = mempool.drain();
-        let returned = dropped
-            .into_iter()
-            .flat_map(|block| block.txdata.into_iter().skip(1));
+        let returned = dropped.into_iter().flat_map(|block| block.txdata.into_iter().skip(1));
         for tx in returned.chain(waiting) {
             // Some are not valid any more, such as a spend of a dropped coinbase: they are lost.
             let _ = mempool.accept(&tx, ledger);
@@ -248,10 +203,7 @@ impl EmbeddedChain {
     /// If there is no such block, and for the genesis block.
     pub(crate) fn invalidate(&self, hash: BlockHash) -> Result<()> {
         let state = &mut *self.state();
-        let stored = state
-            .ledger
-            .block(&hash)
-            .ok_or_else(|| anyhow!("Block not found"))?;
+        let stored = state.ledger.block(&hash).ok_or_else(|| anyhow!("Block not found"))?;
         let height = stored.height;
         if state.ledger.hash_at(height) != Some(hash) {
             return Ok(());
@@ -264,22 +216,16 @@ impl EmbeddedChain {
 
     /// A header of the active chain or of a dropped branch.
     pub(crate) fn header(&self, hash: &BlockHash) -> Option<BlockHeaderData> {
-        self.state()
-            .ledger
-            .block(hash)
-            .map(|stored| BlockHeaderData {
-                header: stored.block.header,
-                height: stored.height,
-                chainwork: stored.chainwork,
-            })
+        self.state().ledger.block(hash).map(|stored| BlockHeaderData {
+            header: stored.block.header,
+            height: stored.height,
+            chainwork: stored.chainwork,
+        })
     }
 
     /// A block of the active chain or of a dropped branch.
     pub(crate) fn block(&self, hash: &BlockHash) -> Option<bitcoin::Block> {
-        self.state()
-            .ledger
-            .block(hash)
-            .map(|stored| stored.block.clone())
+        self.state().ledger.block(hash).map(|stored| stored.block.clone())
     }
 }
 
@@ -292,10 +238,7 @@ impl Default for EmbeddedChain {
 impl fmt::Debug for EmbeddedChain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (tip, height, _) = self.best_block();
-        f.debug_struct("EmbeddedChain")
-            .field("tip", &tip)
-            .field("height", &height)
-            .finish()
+        f.debug_struct("EmbeddedChain").field("tip", &tip).field("height", &height).finish()
     }
 }
 
@@ -305,14 +248,11 @@ impl BlockSource for EmbeddedChain {
         header_hash: &'a BlockHash,
         _height_hint: Option<u32>,
     ) -> BlockSourceResult<BlockHeaderData> {
-        self.header(header_hash)
-            .ok_or_else(|| not_found(header_hash))
+        self.header(header_hash).ok_or_else(|| not_found(header_hash))
     }
 
     async fn get_block<'a>(&'a self, header_hash: &'a BlockHash) -> BlockSourceResult<BlockData> {
-        let block = self
-            .block(header_hash)
-            .ok_or_else(|| not_found(header_hash))?;
+        let block = self.block(header_hash).ok_or_else(|| not_found(header_hash))?;
         Ok(BlockData::FullBlock(block))
     }
 
@@ -340,8 +280,6 @@ fn not_found(hash: &BlockHash) -> BlockSourceError {
 
 /// Seconds since 1970, by the clock of this machine.
 fn unix_time() -> u32 {
-    let since_1970 = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u32::try_from(since_1970.as_secs()).unwrap_or(u32::MAX)
 }

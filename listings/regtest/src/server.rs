@@ -43,27 +43,17 @@ pub async fn serve(
     listen: SocketAddr,
     user: String,
     password: String,
-) -> Result<(
-    SocketAddr,
-    impl Future<Output = io::Result<()>> + Send + 'static,
-)> {
+) -> Result<(SocketAddr, impl Future<Output = io::Result<()>> + Send + 'static)> {
     ensure!(
         listen.ip().is_loopback(),
         "refusing to serve the chain at {listen}: only loopback addresses such as 127.0.0.1 are \
          allowed"
     );
-    ensure!(
-        !user.contains(':'),
-        "an RPC user name cannot contain a colon"
-    );
-    let listener = TcpListener::bind(listen)
-        .await
-        .with_context(|| format!("cannot listen at {listen}"))?;
+    ensure!(!user.contains(':'), "an RPC user name cannot contain a colon");
+    let listener =
+        TcpListener::bind(listen).await.with_context(|| format!("cannot listen at {listen}"))?;
     let addr = listener.local_addr()?;
-    let server = Server {
-        chain,
-        authorization: basic(&user, &password),
-    };
+    let server = Server { chain, authorization: basic(&user, &password) };
     let router = Router::new()
         .route("/", post(handle))
         .layer(DefaultBodyLimit::max(MAX_REQUEST))
@@ -96,10 +86,7 @@ impl Failure {
     const INTERNAL: i64 = -32603;
 
     fn new(code: i64, message: impl ToString) -> Failure {
-        Failure {
-            code,
-            message: message.to_string(),
-        }
+        Failure { code, message: message.to_string() }
     }
 }
 
@@ -109,9 +96,7 @@ fn basic(user: &str, password: &str) -> String {
 }
 
 async fn handle(State(server): State<Arc<Server>>, headers: HeaderMap, body: Bytes) -> Response {
-    let given = headers
-        .get(header::AUTHORIZATION)
-        .map(|value| value.as_bytes());
+    let given = headers.get(header::AUTHORIZATION).map(|value| value.as_bytes());
     if given != Some(server.authorization.as_bytes()) {
         let challenge = [(header::WWW_AUTHENTICATE, "Basic realm=\"jsonrpc\"")];
         return (StatusCode::UNAUTHORIZED, challenge).into_response();
@@ -121,10 +106,7 @@ async fn handle(State(server): State<Arc<Server>>, headers: HeaderMap, body: Byt
         Err(error) => (Value::Null, Err(Failure::new(Failure::PARSE, error))),
     };
     let (status, reply) = match result {
-        Ok(result) => (
-            StatusCode::OK,
-            json!({ "result": result, "error": null, "id": id }),
-        ),
+        Ok(result) => (StatusCode::OK, json!({ "result": result, "error": null, "id": id })),
         Err(Failure { code, message }) => {
             let status = match code {
                 Failure::UNKNOWN_METHOD => StatusCode::NOT_FOUND,
@@ -135,12 +117,7 @@ async fn handle(State(server): State<Arc<Server>>, headers: HeaderMap, body: Byt
             (status, json!({ "result": null, "error": error, "id": id }))
         }
     };
-    (
-        status,
-        [(header::CONTENT_TYPE, "application/json")],
-        reply.to_string(),
-    )
-        .into_response()
+    (status, [(header::CONTENT_TYPE, "application/json")], reply.to_string()).into_response()
 }
 
 async fn answer(chain: &EmbeddedChain, request: &Value) -> Result<Value, Failure> {
@@ -159,45 +136,31 @@ async fn answer(chain: &EmbeddedChain, request: &Value) -> Result<Value, Failure
         "getblockcount" => Ok(json!(chain.height())),
         "getblockhash" => {
             let hash = chain.hash_at(params.number(0)?);
-            hash.map(|hash| json!(hash.to_string())).ok_or(Failure::new(
-                Failure::BAD_PARAMETER,
-                "Block height out of range",
-            ))
+            hash.map(|hash| json!(hash.to_string()))
+                .ok_or(Failure::new(Failure::BAD_PARAMETER, "Block height out of range"))
         }
         "getblockheader" => {
             let hash = params.hash(0)?;
-            chain
-                .header(&hash)
-                .map(|data| header_json(&hash, &data))
-                .ok_or(no_block())
+            chain.header(&hash).map(|data| header_json(&hash, &data)).ok_or(no_block())
         }
         "getblock" => {
             if params.0.get(1).is_none_or(|verbosity| verbosity != 0) {
-                return Err(Failure::new(
-                    Failure::BAD_PARAMETER,
-                    "only verbosity 0 is offered",
-                ));
+                return Err(Failure::new(Failure::BAD_PARAMETER, "only verbosity 0 is offered"));
             }
             let block = chain.block(&params.hash(0)?).ok_or(no_block())?;
             Ok(json!(serialize_hex(&block)))
         }
         "gettxout" => {
             let outpoint = OutPoint::new(params.parsed(0)?, params.number(1)?);
-            Ok(chain
-                .unspent_output(outpoint)
-                .map_or(Value::Null, |output| {
-                    json!({
-                        "value": output.value.to_btc(),
-                        "scriptPubKey": { "hex": output.script_pubkey.to_hex_string() },
-                    })
-                }))
+            Ok(chain.unspent_output(outpoint).map_or(Value::Null, |output| {
+                json!({
+                    "value": output.value.to_btc(),
+                    "scriptPubKey": { "hex": output.script_pubkey.to_hex_string() },
+                })
+            }))
         }
         "getrawmempool" => {
-            let txids = chain
-                .mempool()
-                .iter()
-                .map(ToString::to_string)
-                .collect::<Vec<_>>();
+            let txids = chain.mempool().iter().map(ToString::to_string).collect::<Vec<_>>();
             Ok(json!(txids))
         }
         "getrawtransaction" => raw_transaction(chain, params),
@@ -215,9 +178,7 @@ async fn answer(chain: &EmbeddedChain, request: &Value) -> Result<Value, Failure
         }
         "invalidateblock" => {
             let dropped = chain.invalidate(params.hash(0)?);
-            dropped
-                .map(|()| Value::Null)
-                .map_err(|e| Failure::new(Failure::NOT_FOUND, e))
+            dropped.map(|()| Value::Null).map_err(|e| Failure::new(Failure::NOT_FOUND, e))
         }
         "waitfornewblock" => wait_for_new_block(chain, params).await,
         _ => Err(Failure::new(Failure::UNKNOWN_METHOD, "Method not found")),
@@ -258,16 +219,9 @@ fn header_json(hash: &BlockHash, data: &BlockHeaderData) -> Value {
 fn raw_transaction(chain: &EmbeddedChain, params: Params<'_>) -> Result<Value, Failure> {
     let found = chain
         .find_transaction(params.parsed(0)?)
-        .ok_or(Failure::new(
-            Failure::NOT_FOUND,
-            "No such mempool or blockchain transaction",
-        ))?;
+        .ok_or(Failure::new(Failure::NOT_FOUND, "No such mempool or blockchain transaction"))?;
     let hex = serialize_hex(&found.tx);
-    if params
-        .0
-        .get(1)
-        .is_none_or(|verbosity| verbosity == 0 || verbosity == false)
-    {
+    if params.0.get(1).is_none_or(|verbosity| verbosity == 0 || verbosity == false) {
         return Ok(json!(hex));
     }
     let mut json = json!({ "txid": found.tx.compute_txid().to_string(), "hex": hex });
@@ -295,9 +249,7 @@ async fn mine(chain: &EmbeddedChain, blocks: u32, pay_to: ScriptBuf) -> Result<V
         .mine(blocks, &pay_to)
         .await
         .map_err(|error| Failure::new(Failure::INTERNAL, error))?;
-    Ok(json!(
-        hashes.iter().map(ToString::to_string).collect::<Vec<_>>()
-    ))
+    Ok(json!(hashes.iter().map(ToString::to_string).collect::<Vec<_>>()))
 }
 
 /// Of all output descriptors only `raw(<hex>)`, with or without a checksum.
@@ -307,24 +259,13 @@ fn raw_descriptor(text: &str) -> Result<ScriptBuf, Failure> {
         .strip_prefix("raw(")
         .and_then(|rest| rest.strip_suffix(')'))
         .and_then(|hex| ScriptBuf::from_hex(hex).ok())
-        .ok_or(Failure::new(
-            Failure::NOT_FOUND,
-            "only descriptors raw(<hex>) are offered",
-        ))
+        .ok_or(Failure::new(Failure::NOT_FOUND, "only descriptors raw(<hex>) are offered"))
 }
 
 async fn wait_for_new_block(chain: &EmbeddedChain, params: Params<'_>) -> Result<Value, Failure> {
-    let known = if params.0.len() > 1 {
-        params.hash(1)?
-    } else {
-        chain.tip()
-    };
+    let known = if params.0.len() > 1 { params.hash(1)? } else { chain.tip() };
     let wait = chain.wait_for_new_tip(known);
-    match if params.0.is_empty() {
-        0
-    } else {
-        params.number(0)?
-    } {
+    match if params.0.is_empty() { 0 } else { params.number(0)? } {
         0 => wait.await,
         limit => {
             // After the time limit the answer is the old tip.

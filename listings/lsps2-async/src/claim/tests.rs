@@ -24,9 +24,7 @@ struct Case {
 
 fn metadata_of(lease: &Lease) -> Option<BTreeMap<u64, Vec<u8>>> {
     let mut entries = None;
-    LeaseMetadata::for_lease(lease)
-        .expect("payable")
-        .insert_into(&mut entries);
+    LeaseMetadata::for_lease(lease).expect("payable").insert_into(&mut entries);
     entries
 }
 
@@ -42,23 +40,12 @@ fn skimming(skim: u64) -> Case {
 }
 
 fn in_state(state: LeaseState, skim: u64) -> Case {
-    Case {
-        record: Some(LeaseRecord {
-            lease: lease(1),
-            state,
-        }),
-        ..skimming(skim)
-    }
+    Case { record: Some(LeaseRecord { lease: lease(1), state }), ..skimming(skim) }
 }
 
 fn spent_by(payment: u8, skimmed_fee_msat: u64, settled: bool) -> Consumption {
     let (payment_hash, channel_id) = (hash(payment), ChannelId([4; 32]));
-    Consumption {
-        payment_hash,
-        channel_id,
-        skimmed_fee_msat,
-        settled,
-    }
+    Consumption { payment_hash, channel_id, skimmed_fee_msat, settled }
 }
 
 impl Case {
@@ -88,12 +75,7 @@ impl Case {
 
 #[test]
 fn without_a_skim_nothing_is_asked() {
-    let stranger = Case {
-        metadata: None,
-        peers: vec![],
-        record: None,
-        ..skimming(0)
-    };
+    let stranger = Case { metadata: None, peers: vec![], record: None, ..skimming(0) };
     assert_eq!(stranger.judge(), Ok(Verdict::Claim));
     assert_eq!(in_state(LeaseState::Expired, 0).judge(), Ok(Verdict::Claim));
     let consumed = in_state(LeaseState::Consumed(spent_by(8, FEE, true)), 0);
@@ -106,28 +88,15 @@ fn the_agreed_fee_is_paid_and_not_1_msat_more() {
     assert!(skimming(FEE).is_accepted());
     assert_eq!(
         skimming(FEE + 1).refusal(),
-        Refusal::TooMuch {
-            skimmed_fee_msat: FEE + 1,
-            gross_msat: GROSS,
-            agreed_msat: FEE
-        }
+        Refusal::TooMuch { skimmed_fee_msat: FEE + 1, gross_msat: GROSS, agreed_msat: FEE }
     );
 }
 
 #[test]
 fn the_minimum_fee_holds_for_small_payments() {
-    let small = |skim| Case {
-        amount: 2_000_001,
-        ..skimming(skim)
-    };
+    let small = |skim| Case { amount: 2_000_001, ..skimming(skim) };
     assert!(small(2_000_000).is_accepted());
-    assert!(matches!(
-        small(2_000_001).refusal(),
-        Refusal::TooMuch {
-            agreed_msat: 2_000_000,
-            ..
-        }
-    ));
+    assert!(matches!(small(2_000_001).refusal(), Refusal::TooMuch { agreed_msat: 2_000_000, .. }));
 }
 
 #[test]
@@ -141,82 +110,34 @@ fn a_fixed_size_lease_is_priced_by_its_size() {
         ..skimming(skim)
     };
     assert!(paid(GROSS, FEE).is_accepted());
-    assert!(matches!(
-        paid(10 * GROSS, FEE + 1).refusal(),
-        Refusal::TooMuch { .. }
-    ));
+    assert!(matches!(paid(10 * GROSS, FEE + 1).refusal(), Refusal::TooMuch { .. }));
 }
 
 #[test]
 fn a_skim_needs_a_lease_in_the_metadata() {
-    let bare = Case {
-        metadata: None,
-        ..skimming(1)
-    };
-    assert_eq!(
-        bare.refusal(),
-        Refusal::NoLease {
-            skimmed_fee_msat: 1
-        }
-    );
-    let other = Case {
-        metadata: Some(BTreeMap::from([(1, vec![])])),
-        ..skimming(1)
-    };
-    assert_eq!(
-        other.refusal(),
-        Refusal::NoLease {
-            skimmed_fee_msat: 1
-        }
-    );
+    let bare = Case { metadata: None, ..skimming(1) };
+    assert_eq!(bare.refusal(), Refusal::NoLease { skimmed_fee_msat: 1 });
+    let other = Case { metadata: Some(BTreeMap::from([(1, vec![])])), ..skimming(1) };
+    assert_eq!(other.refusal(), Refusal::NoLease { skimmed_fee_msat: 1 });
 
-    let broken = Case {
-        metadata: Some(BTreeMap::from([(52, vec![1, 2])])),
-        ..skimming(1)
-    };
-    assert_eq!(
-        broken.refusal(),
-        Refusal::Unreadable(MetadataError::Truncated)
-    );
+    let broken = Case { metadata: Some(BTreeMap::from([(52, vec![1, 2])])), ..skimming(1) };
+    assert_eq!(broken.refusal(), Refusal::Unreadable(MetadataError::Truncated));
 }
 
 #[test]
 fn only_the_lsp_may_skim() {
-    let nowhere = Case {
-        peers: vec![],
-        ..skimming(FEE)
-    };
+    let nowhere = Case { peers: vec![], ..skimming(FEE) };
     assert_eq!(nowhere.refusal(), Refusal::UnknownChannel);
-    assert!(
-        Case {
-            peers: vec![node(1), node(1)],
-            ..skimming(FEE)
-        }
-        .is_accepted()
-    );
-    for peers in [
-        vec![node(2)],
-        vec![node(1), node(2)],
-        vec![node(2), node(1)],
-    ] {
+    assert!(Case { peers: vec![node(1), node(1)], ..skimming(FEE) }.is_accepted());
+    for peers in [vec![node(2)], vec![node(1), node(2)], vec![node(2), node(1)]] {
         let foreign = Refusal::ForeignPeer(node(2));
-        assert_eq!(
-            Case {
-                peers,
-                ..skimming(FEE)
-            }
-            .refusal(),
-            foreign
-        );
+        assert_eq!(Case { peers, ..skimming(FEE) }.refusal(), foreign);
     }
 }
 
 #[test]
 fn the_lease_must_be_known_with_the_same_terms() {
-    let unknown = Case {
-        record: None,
-        ..skimming(FEE)
-    };
+    let unknown = Case { record: None, ..skimming(FEE) };
     let id = lease(1).id;
     assert_eq!(unknown.refusal(), Refusal::UnknownLease(id));
 
@@ -230,10 +151,7 @@ fn the_lease_must_be_known_with_the_same_terms() {
     for change in changes {
         let mut in_path = lease(1);
         change(&mut in_path);
-        let differs = Case {
-            metadata: metadata_of(&in_path),
-            ..skimming(1)
-        };
+        let differs = Case { metadata: metadata_of(&in_path), ..skimming(1) };
         assert_eq!(differs.refusal(), Refusal::OtherTerms(id));
     }
 }
@@ -242,29 +160,13 @@ fn the_lease_must_be_known_with_the_same_terms() {
 fn a_lease_is_paid_for_once() {
     let other = in_state(LeaseState::Consumed(spent_by(8, FEE, false)), 1);
     let by = spent_by(8, FEE, false);
-    assert_eq!(
-        other.refusal(),
-        Refusal::AlreadyConsumed {
-            skimmed_fee_msat: 1,
-            by
-        }
-    );
+    assert_eq!(other.refusal(), Refusal::AlreadyConsumed { skimmed_fee_msat: 1, by });
 
     let replay = in_state(LeaseState::Consumed(spent_by(7, 1_000, false)), 1_000);
     assert!(replay.is_accepted());
-    assert!(
-        Case {
-            now: VALID_UNTIL + DAY,
-            ..replay
-        }
-        .is_accepted(),
-        "this node was away"
-    );
-    for (recorded, settled, skim) in [
-        (1_000, false, 1_001),
-        (1_000, true, 1_000),
-        (1_000, true, 1),
-    ] {
+    assert!(Case { now: VALID_UNTIL + DAY, ..replay }.is_accepted(), "this node was away");
+    for (recorded, settled, skim) in [(1_000, false, 1_001), (1_000, true, 1_000), (1_000, true, 1)]
+    {
         let again = in_state(LeaseState::Consumed(spent_by(7, recorded, settled)), skim);
         assert!(matches!(again.refusal(), Refusal::AlreadyConsumed { .. }));
     }
@@ -280,10 +182,7 @@ fn a_late_payment_has_ten_minutes() {
         (deadline + SECOND, false),
         (Duration::MAX, false),
     ] {
-        let case = Case {
-            now,
-            ..skimming(FEE)
-        };
+        let case = Case { now, ..skimming(FEE) };
         assert_eq!(case.is_accepted(), accepted, "{now:?}");
         // A sweep at the same moment must not take away what may still be claimed.
         let swept = VALID_UNTIL <= ClaimPolicy::default().expiry_cutoff(now);
@@ -295,37 +194,22 @@ fn a_late_payment_has_ten_minutes() {
 
 #[test]
 fn sums_that_overflow_are_refused() {
-    let sum = Case {
-        amount: u64::MAX - FEE + 1,
-        ..skimming(FEE)
-    };
+    let sum = Case { amount: u64::MAX - FEE + 1, ..skimming(FEE) };
     assert!(matches!(sum.refusal(), Refusal::Overflow { .. }));
-    let fee = Case {
-        amount: u64::MAX - FEE,
-        ..skimming(FEE)
-    };
+    let fee = Case { amount: u64::MAX - FEE, ..skimming(FEE) };
     assert!(matches!(fee.refusal(), Refusal::Overflow { .. }));
 }
 
 #[test]
 fn refusals_speak_in_msat() {
     for (case, words) in [
+        (skimming(FEE + 1), "3000001 msat were skimmed from 300000000 msat: 3000000 were agreed"),
         (
-            skimming(FEE + 1),
-            "3000001 msat were skimmed from 300000000 msat: 3000000 were agreed",
-        ),
-        (
-            Case {
-                metadata: None,
-                ..skimming(5)
-            },
+            Case { metadata: None, ..skimming(5) },
             "5 msat were skimmed, and the payment names no lease",
         ),
         (
-            Case {
-                now: VALID_UNTIL + DAY,
-                ..skimming(5)
-            },
+            Case { now: VALID_UNTIL + DAY, ..skimming(5) },
             "at 1800086400 s under a lease valid until 1800000000 s",
         ),
     ] {
@@ -357,15 +241,8 @@ fn metadata_is_taken_from_bolt_12_offers_only() {
 
     let payment_context = Bolt12RefundContext { payment_metadata };
     for other in [
-        PaymentPurpose::Bolt12RefundPayment {
-            payment_preimage,
-            payment_secret,
-            payment_context,
-        },
-        PaymentPurpose::Bolt11InvoicePayment {
-            payment_preimage,
-            payment_secret,
-        },
+        PaymentPurpose::Bolt12RefundPayment { payment_preimage, payment_secret, payment_context },
+        PaymentPurpose::Bolt11InvoicePayment { payment_preimage, payment_secret },
         PaymentPurpose::SpontaneousPayment(PaymentPreimage([1; 32])),
     ] {
         assert_eq!(Arrival::metadata_of(&other), None);

@@ -33,10 +33,7 @@ pub(crate) fn terms() -> OpeningFeeParams {
 /// A variable-size lease of LSP 1.
 pub(crate) fn lease(intercept_scid: u64) -> Lease {
     Lease {
-        id: LeaseId {
-            lsp_node_id: node(1),
-            intercept_scid,
-        },
+        id: LeaseId { lsp_node_id: node(1), intercept_scid },
         cltv_expiry_delta: 144,
         opening_fee_params: terms(),
         payment_size_msat: None,
@@ -51,10 +48,7 @@ pub(crate) fn lease_until(intercept_scid: u64, valid_until: Duration) -> Lease {
 }
 
 pub(crate) fn active(lease: Lease) -> LeaseRecord {
-    LeaseRecord {
-        lease,
-        state: LeaseState::Active,
-    }
+    LeaseRecord { lease, state: LeaseState::Active }
 }
 
 pub(crate) fn any_node() -> impl Strategy<Value = PublicKey> {

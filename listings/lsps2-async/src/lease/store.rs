@@ -101,10 +101,7 @@ impl<K: KVStore> LeaseStore<K> {
     /// # Errors
     /// [`LeaseStoreError::Storage`]. An entry that cannot be decoded is no error: it is returned.
     pub async fn load(kv: K) -> Result<(Self, Vec<UnreadableLease>), LeaseStoreError> {
-        let keys = kv
-            .list(NAMESPACE, "")
-            .await
-            .map_err(storage("list the leases"))?;
+        let keys = kv.list(NAMESPACE, "").await.map_err(storage("list the leases"))?;
         let (mut state, mut unreadable) = (State::default(), Vec::new());
         for key in keys {
             let bytes = kv.read(NAMESPACE, "", &key).await;
@@ -127,10 +124,7 @@ impl<K: KVStore> LeaseStore<K> {
         let id = lease.id;
         self.change(&id, |stored| match stored {
             Some(_) => Err(LeaseStoreError::Duplicate(id)),
-            None => Ok(Some(LeaseRecord {
-                lease,
-                state: LeaseState::Active,
-            })),
+            None => Ok(Some(LeaseRecord { lease, state: LeaseState::Active })),
         })
         .await
     }
@@ -173,8 +167,7 @@ impl<K: KVStore> LeaseStore<K> {
     pub async fn expire(&self, now: Duration) -> Result<Vec<LeaseId>, LeaseStoreError> {
         let mut expired = self.stale(now);
         for id in &expired {
-            self.change(id, |stored| Ok(stored.and_then(expire_active)))
-                .await?;
+            self.change(id, |stored| Ok(stored.and_then(expire_active))).await?;
         }
         expired.retain(|id| self.get(id).is_some_and(|r| r.state == LeaseState::Expired));
         Ok(expired)
@@ -208,9 +201,7 @@ impl<K: KVStore> LeaseStore<K> {
         let Some(record) = decide(self.get(id))? else {
             return Ok(());
         };
-        let written = self
-            .kv
-            .write(NAMESPACE, "", &id.to_string(), record.encode());
+        let written = self.kv.write(NAMESPACE, "", &id.to_string(), record.encode());
         written.await.map_err(storage("write a lease"))?;
         self.lock().records.insert(*id, record);
         drop(turn);
@@ -225,10 +216,7 @@ impl<K: KVStore> LeaseStore<K> {
         if !state.busy.insert(*id) {
             return Err(LeaseStoreError::Busy(*id));
         }
-        Ok(Turn {
-            state: &self.state,
-            id: *id,
-        })
+        Ok(Turn { state: &self.state, id: *id })
     }
 
     fn unsettled(&self, payment_hash: &PaymentHash) -> Vec<LeaseId> {
@@ -300,10 +288,7 @@ fn settled(mut record: LeaseRecord) -> LeaseRecord {
 fn expire_active(record: LeaseRecord) -> Option<LeaseRecord> {
     let LeaseRecord { lease, state } = record;
     let active = state == LeaseState::Active;
-    active.then_some(LeaseRecord {
-        lease,
-        state: LeaseState::Expired,
-    })
+    active.then_some(LeaseRecord { lease, state: LeaseState::Expired })
 }
 
 fn decode_entry(key: &str, bytes: &[u8]) -> Result<LeaseRecord, RecordError> {
@@ -320,16 +305,12 @@ fn storage(doing: &'static str) -> impl FnOnce(io::Error) -> LeaseStoreError {
 }
 
 fn newest_first(lease: &Lease) -> (Reverse<Duration>, u64) {
-    (
-        Reverse(lease.opening_fee_params.valid_until),
-        lease.id.intercept_scid,
-    )
+    (Reverse(lease.opening_fee_params.valid_until), lease.id.intercept_scid)
 }
 
 fn usable(leases: impl Iterator<Item = Lease>, now: Duration) -> Vec<Lease> {
-    let mut leases: Vec<_> = leases
-        .filter(|lease| now < lease.opening_fee_params.valid_until)
-        .collect();
+    let mut leases: Vec<_> =
+        leases.filter(|lease| now < lease.opening_fee_params.valid_until).collect();
     leases.sort_by_key(newest_first);
     leases
 }

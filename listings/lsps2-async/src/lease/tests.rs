@@ -50,9 +50,7 @@ impl KVStore for Disk {
         key: &str,
     ) -> impl Future<Output = Result<Vec<u8>, io::Error>> + 'static + Send {
         assert_eq!((primary, secondary), ("lsps2_leases", ""));
-        let found = self
-            .get(key)
-            .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound));
+        let found = self.get(key).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound));
         async move { found }
     }
 
@@ -65,11 +63,7 @@ impl KVStore for Disk {
     ) -> impl Future<Output = Result<(), io::Error>> + 'static + Send {
         assert_eq!((primary, secondary), ("lsps2_leases", ""));
         assert!(key.len() <= KVSTORE_NAMESPACE_KEY_MAX_LEN);
-        assert!(
-            key.chars()
-                .all(|c| KVSTORE_NAMESPACE_KEY_ALPHABET.contains(c)),
-            "{key}"
-        );
+        assert!(key.chars().all(|c| KVSTORE_NAMESPACE_KEY_ALPHABET.contains(c)), "{key}");
         let (disk, key) = (self.clone(), key.to_owned());
         async move {
             while disk.slow.load(Ordering::SeqCst) {
@@ -135,12 +129,7 @@ fn smallest_payments_leave_something_after_the_fee() {
     for (min_fee_msat, proportional) in
         [(0, 0), (0, 1), (0, 999_999), (5, 500_000), (2_000, 10_000)]
     {
-        terms = OpeningFeeParams {
-            min_fee_msat,
-            proportional,
-            min_payment_size_msat: 0,
-            ..terms
-        };
+        terms = OpeningFeeParams { min_fee_msat, proportional, min_payment_size_msat: 0, ..terms };
         let smallest = terms.smallest_payment_msat().unwrap();
         assert!(terms.opening_fee_msat(smallest).unwrap() < smallest);
         let fee_below = terms.opening_fee_msat(smallest - 1).unwrap();
@@ -158,21 +147,12 @@ async fn a_life_survives_restarts() {
 
     store.consume(&id, spent(7, 100)).await.unwrap();
     let store = open(&disk).await;
-    assert_eq!(
-        store.get(&id).unwrap().state,
-        LeaseState::Consumed(spent(7, 100))
-    );
+    assert_eq!(store.get(&id).unwrap().state, LeaseState::Consumed(spent(7, 100)));
     assert_eq!(store.active(Duration::ZERO), []);
 
     store.settle(&hash(7)).await.unwrap();
-    let settled = Consumption {
-        settled: true,
-        ..spent(7, 100)
-    };
-    assert_eq!(
-        open(&disk).await.get(&id).unwrap().state,
-        LeaseState::Consumed(settled)
-    );
+    let settled = Consumption { settled: true, ..spent(7, 100) };
+    assert_eq!(open(&disk).await.get(&id).unwrap().state, LeaseState::Consumed(settled));
 }
 
 #[tokio::test]
@@ -195,10 +175,7 @@ async fn one_payment_consumes_and_may_replay() {
     store.consume(&id, spent(7, 99)).await.unwrap();
     assert!(is_already_consumed(store.consume(&id, spent(7, 101)).await));
     assert!(is_already_consumed(store.consume(&id, spent(8, 1)).await));
-    assert_eq!(
-        store.get(&id).unwrap().state,
-        LeaseState::Consumed(spent(7, 100))
-    );
+    assert_eq!(store.get(&id).unwrap().state, LeaseState::Consumed(spent(7, 100)));
 
     store.settle(&hash(7)).await.unwrap();
     store.settle(&hash(7)).await.unwrap();
@@ -218,11 +195,7 @@ async fn of_two_payments_at_once_one_wins() {
         tokio::task::yield_now().await;
         let second = store.consume(&id, spent(8, 100)).await;
         assert!(matches!(second, Err(LeaseStoreError::Busy(_))));
-        assert_eq!(
-            store.get(&id),
-            Some(active(lease(1))),
-            "written before it shows"
-        );
+        assert_eq!(store.get(&id), Some(active(lease(1))), "written before it shows");
         disk.set_slow(false);
     };
     let (first, ()) = tokio::join!(first, second);
@@ -297,10 +270,7 @@ async fn unreadable_entries_are_named_and_left_alone() {
     let (store, mut unreadable) = LeaseStore::load(disk.clone()).await.unwrap();
     assert_eq!(store.list(), []);
     unreadable.sort_by(|a, b| a.key.cmp(&b.key));
-    let entry = |key: &str, reason| UnreadableLease {
-        key: key.to_owned(),
-        reason,
-    };
+    let entry = |key: &str, reason| UnreadableLease { key: key.to_owned(), reason };
     let expected = [
         entry(&key(1), RecordError::OtherLease(lease(3).id)),
         entry(&key(2), RecordError::TrailingBytes(1)),
@@ -309,10 +279,7 @@ async fn unreadable_entries_are_named_and_left_alone() {
     ];
     assert_eq!(unreadable, expected);
 
-    assert!(matches!(
-        store.add(lease(1)).await,
-        Err(LeaseStoreError::Unreadable(_))
-    ));
+    assert!(matches!(store.add(lease(1)).await, Err(LeaseStoreError::Unreadable(_))));
     assert_eq!(disk.get(&key(1)), Some(entries[0].1.clone()));
 }
 
@@ -331,28 +298,18 @@ async fn leases_expire_once_and_only_if_unused() {
 
     let late = store.consume(&lease(1).id, spent(8, 100)).await;
     assert!(matches!(late, Err(LeaseStoreError::Expired(_))));
-    assert_eq!(
-        open(&disk).await.get(&lease(1).id).unwrap().state,
-        LeaseState::Expired
-    );
+    assert_eq!(open(&disk).await.get(&lease(1).id).unwrap().state, LeaseState::Expired);
 }
 
 #[tokio::test]
 async fn the_router_sees_the_newest_first() {
     let store = Arc::new(open(&Disk::default()).await);
-    let leases = [
-        lease(1),
-        lease_until(2, VALID_UNTIL + DAY),
-        lease_until(3, VALID_UNTIL - DAY),
-    ];
+    let leases = [lease(1), lease_until(2, VALID_UNTIL + DAY), lease_until(3, VALID_UNTIL - DAY)];
     for lease in &leases {
         store.add(lease.clone()).await.unwrap();
     }
     let scids = |leases: Vec<Lease>| -> Vec<_> {
-        leases
-            .into_iter()
-            .map(|lease| lease.id.intercept_scid)
-            .collect()
+        leases.into_iter().map(|lease| lease.id.intercept_scid).collect()
     };
     let second = Duration::from_secs(1);
     let in_memory = leases.to_vec();

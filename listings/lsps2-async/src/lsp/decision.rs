@@ -92,6 +92,15 @@ pub enum WaitsFor {
     FeePayment,
 }
 
+/// How the payment that opens a channel is divided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quote {
+    /// The fee, in msat.
+    pub opening_fee_msat: u64,
+    /// What is left for the client, in msat.
+    pub amt_to_forward_msat: u64,
+}
+
 /// What to do with an HTLC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -100,12 +109,7 @@ pub enum Verdict {
     /// Keep it at the desk.
     Hold(WaitsFor),
     /// Its payment is complete: have LSPS2 ask for a channel.
-    OpenChannel {
-        /// The fee, in msat.
-        opening_fee_msat: u64,
-        /// What is left for the client, in msat.
-        amt_to_forward_msat: u64,
-    },
+    OpenChannel(Quote),
     /// LSPS2 has it in its queue: hand it over again, in case a crash lost that.
     HandOverAgain,
     /// The channel is open and the fee owed: have LSPS2 forward this HTLC less the fee.
@@ -152,38 +156,30 @@ fn first_payment(record: &JitRecord, known: Circumstances) -> Result<Verdict, Re
     if !known.client_connected {
         return Err(Refusal::ClientOffline);
     }
-    if record
-        .payment_size_msat
-        .is_some_and(|size| known.gross_msat < size)
-    {
+    if record.payment_size_msat.is_some_and(|size| known.gross_msat < size) {
         return Ok(Verdict::Hold(WaitsFor::MoreParts));
     }
     check_size(record, record.payment_size_msat.unwrap_or(known.gross_msat))?;
-    let fee = record
-        .opening_fee_msat(known.gross_msat)
-        .ok_or(Refusal::Unpayable)?;
-    let left = known.gross_msat.checked_sub(fee).filter(|left| *left > 0);
-    Ok(Verdict::OpenChannel {
-        opening_fee_msat: fee,
-        amt_to_forward_msat: left.ok_or(Refusal::Unpayable)?,
-    })
+    let quote = quote(record, known.gross_msat).ok_or(Refusal::Unpayable)?;
+    Ok(Verdict::OpenChannel(quote))
+}
+
+/// `None` if nothing would be left for the client.
+fn quote(record: &JitRecord, gross_msat: u64) -> Option<Quote> {
+    let opening_fee_msat = record.opening_fee_msat(gross_msat)?;
+    let amt_to_forward_msat = gross_msat.checked_sub(opening_fee_msat).filter(|left| *left > 0)?;
+    Some(Quote { opening_fee_msat, amt_to_forward_msat })
 }
 
 fn check_size(record: &JitRecord, size_msat: u64) -> Result<(), Refusal> {
     let terms = &record.opening_fee_params;
     let largest_msat = terms.max_payment_size_msat;
     if size_msat > largest_msat {
-        return Err(Refusal::TooLarge {
-            gross_msat: size_msat,
-            largest_msat,
-        });
+        return Err(Refusal::TooLarge { gross_msat: size_msat, largest_msat });
     }
     let smallest_msat = terms.smallest_payment_msat().ok_or(Refusal::Unpayable)?;
     if size_msat < smallest_msat {
-        return Err(Refusal::TooSmall {
-            gross_msat: size_msat,
-            smallest_msat,
-        });
+        return Err(Refusal::TooSmall { gross_msat: size_msat, smallest_msat });
     }
     Ok(())
 }

@@ -71,19 +71,13 @@ impl HeldHtlcs {
     /// Notes an HTLC. A replayed event changes nothing.
     pub fn note(&mut self, htlc: InterceptedHtlc, now: Duration) {
         if self.get(htlc.intercept_id).is_none() {
-            self.by_arrival.push(HeldHtlc {
-                htlc,
-                since: now,
-                handed_to_lsps2: false,
-            });
+            self.by_arrival.push(HeldHtlc { htlc, since: now, handed_to_lsps2: false });
         }
     }
 
     /// An HTLC by its id.
     pub fn get(&self, intercept_id: InterceptId) -> Option<&HeldHtlc> {
-        self.by_arrival
-            .iter()
-            .find(|held| held.htlc.intercept_id == intercept_id)
+        self.by_arrival.iter().find(|held| held.htlc.intercept_id == intercept_id)
     }
 
     /// Marks an HTLC as handed to LSPS2.
@@ -107,8 +101,7 @@ impl HeldHtlcs {
 
     /// Forgets an HTLC that was forwarded or failed.
     pub fn forget(&mut self, intercept_id: InterceptId) {
-        self.by_arrival
-            .retain(|held| held.htlc.intercept_id != intercept_id);
+        self.by_arrival.retain(|held| held.htlc.intercept_id != intercept_id);
     }
 
     /// Everything, in order of arrival.

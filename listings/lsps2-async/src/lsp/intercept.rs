@@ -21,11 +21,14 @@ use core::time::Duration;
 use lightning::events::{HTLCHandlingFailureType, InboundHTLCLocator, OutboundHTLCLocator};
 use lightning::ln::channelmanager::InterceptId;
 use lightning::ln::types::ChannelId;
+use lightning::types::payment::PaymentHash;
 use lightning::util::errors::APIError;
 use lightning::util::persist::KVStore;
 
 use crate::lease::TrustModel;
-use crate::lsp::decision::{Circumstances, MAX_HELD_PER_SCID, Refusal, Verdict, WaitsFor, judge};
+use crate::lsp::decision::{
+    Circumstances, MAX_HELD_PER_SCID, Quote, Refusal, Verdict, WaitsFor, judge,
+};
 use crate::lsp::held::{HeldHtlcs, InterceptedHtlc, gross_msat};
 use crate::lsp::jit_table::{
     FeePayment, InboundHtlc, JitRecord, JitState, JitTable, JitTableError, OpenChannel, Opening,
@@ -71,12 +74,7 @@ pub enum Intercepted {
     /// It waits at the desk.
     Held(WaitsFor),
     /// Its payment is complete: LSPS2 will raise `OpenChannel`.
-    OpeningChannel {
-        /// The fee, in msat.
-        opening_fee_msat: u64,
-        /// What the client will get, in msat.
-        amt_to_forward_msat: u64,
-    },
+    OpeningChannel(Quote),
     /// LSPS2 had it already.
     HandedOverAgain,
     /// It was forwarded less the opening fee.
@@ -157,7 +155,16 @@ pub enum Funded {
     Withheld,
 }
 
-/// Why a channel was not funded. Call [`JitDesk::open_failed`].
+impl Funded {
+    fn by(withheld: bool) -> Self {
+        if withheld { Self::Withheld } else { Self::BroadcastByLdk }
+    }
+}
+
+/// Why a channel was not funded.
+///
+/// Close it (`ChannelManager::force_close_broadcasting_latest_txn`: it is not on chain), so that it
+/// does not stand in the way of the next one, and call [`JitDesk::open_failed`].
 #[derive(Debug, thiserror::Error)]
 pub enum FundingError {
     /// The table could not be written. The channel was not funded.
@@ -199,13 +206,7 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
     /// A desk over a loaded table. Call [`Self::resume`] before any event is handled.
     pub fn new(switch: S, table: Arc<JitTable<K>>, settings: DeskSettings) -> Self {
         let held = HeldHtlcs::default();
-        Self {
-            switch,
-            table,
-            settings,
-            held,
-            plans_out: HashSet::new(),
-        }
+        Self { switch, table, settings, held, plans_out: HashSet::new() }
     }
 
     /// The table, for lookups.
@@ -241,9 +242,7 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
         }
         self.held.note(htlc, now);
         let client_connected = connected(&record.client_node_id);
-        let done = self
-            .handle_one(lsps2, record, htlc, client_connected, now)
-            .await?;
+        let done = self.handle_one(lsps2, record, htlc, client_connected, now).await?;
         if let Intercepted::ForwardedForFee { .. } = done {
             self.release(lsps2, scid, now).await?;
         }
@@ -258,30 +257,15 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
         client_connected: bool,
         now: Duration,
     ) -> Result<Intercepted, JitTableError> {
-        let gross_msat = gross_msat(&self.held.parts(record.scid, htlc.payment_hash));
-        let known = Circumstances {
-            gross_msat,
-            client_connected,
-            now,
-        };
+        let known = self.circumstances(&htlc, client_connected, now);
         match judge(&record, &htlc, known) {
-            Verdict::Refuse(why) => Ok(self.refuse(&[htlc], why)),
+            Verdict::Refuse(why) => Ok(self.refuse_payment(&htlc, why)),
             Verdict::Hold(what) => Ok(Intercepted::Held(what)),
             Verdict::ForwardInFull(channel_id) => {
                 Ok(self.forward_in_full(&record, &htlc, channel_id))
             }
-            Verdict::OpenChannel {
-                opening_fee_msat,
-                amt_to_forward_msat,
-            } => {
-                let opening = Opening {
-                    payment_hash: htlc.payment_hash,
-                    intercept_ids: self.part_ids(&htlc),
-                    amt_to_forward_msat,
-                    opening_fee_msat,
-                    since: now,
-                };
-                self.ask_for_channel(lsps2, record, opening).await
+            Verdict::OpenChannel(quote) => {
+                self.ask_for_channel(lsps2, record, htlc, quote, now).await
             }
             Verdict::HandOverAgain => self.hand_over_again(lsps2, record, htlc, now).await,
             Verdict::PayFee(_) => self.pay_fee(lsps2, record, htlc, now).await,
@@ -289,43 +273,43 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
         }
     }
 
-    /// The record says "opening" before LSPS2 hears of the payment: its `OpenChannel` event may
-    /// outrun this method.
+    fn circumstances(
+        &self,
+        htlc: &InterceptedHtlc,
+        client_connected: bool,
+        now: Duration,
+    ) -> Circumstances {
+        let parts = self.held.parts(htlc.requested_next_hop_scid, htlc.payment_hash);
+        let gross_msat = gross_msat(&parts);
+        Circumstances { gross_msat, client_connected, now }
+    }
+
+    /// The record says "opening" before LSPS2 hears of the payment: what LSPS2 then asks for must
+    /// survive a crash.
     async fn ask_for_channel<L: Lsps2Service>(
         &mut self,
         lsps2: &L,
         mut record: JitRecord,
-        opening: Opening,
+        htlc: InterceptedHtlc,
+        quote: Quote,
+        now: Duration,
     ) -> Result<Intercepted, JitTableError> {
-        let Opening {
-            payment_hash,
-            opening_fee_msat,
-            amt_to_forward_msat,
-            since,
-            ..
-        } = opening;
-        let parts = self.held.parts(record.scid, payment_hash);
         if !knows(lsps2, &record) {
-            return self.retire_lost(record, since).await;
+            return self.retire_lost(record, now).await;
         }
-        if self
-            .settings
-            .sizing
-            .channel_value_sat(amt_to_forward_msat)
-            .is_none()
-        {
-            return Ok(self.refuse(&parts, Refusal::ChannelTooLarge(amt_to_forward_msat)));
+        let parts = self.held.parts(record.scid, htlc.payment_hash);
+        let sizing = &self.settings.sizing;
+        if sizing.channel_value_sat(quote.amt_to_forward_msat).is_none() {
+            let why = Refusal::ChannelTooLarge(quote.amt_to_forward_msat);
+            return Ok(self.refuse(&parts, why));
         }
-        record.state = JitState::Opening(opening);
+        record.state = JitState::Opening(opening(&parts, htlc.payment_hash, quote, now));
         self.table.put(record.clone()).await?;
         if self.hand_over(lsps2, &parts).await.is_err() {
-            self.take_back_opening(lsps2, record, since).await?;
+            self.take_back_opening(lsps2, record, now).await?;
             return Ok(Intercepted::Refused(Refusal::NotTaken));
         }
-        Ok(Intercepted::OpeningChannel {
-            opening_fee_msat,
-            amt_to_forward_msat,
-        })
+        Ok(Intercepted::OpeningChannel(quote))
     }
 
     /// LSPS2 knows an HTLC by its id, so handing it over twice is harmless.
@@ -357,10 +341,8 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
         if !knows(lsps2, &record) {
             return self.retire_lost(record, now).await;
         }
-        let fee = FeePayment {
-            payment_hash: htlc.payment_hash,
-            intercept_ids: vec![htlc.intercept_id],
-        };
+        let fee =
+            FeePayment { payment_hash: htlc.payment_hash, intercept_ids: vec![htlc.intercept_id] };
         let Some(open) = open_mut(&mut record) else {
             return Ok(self.refuse(&[htlc], Refusal::NoChannel));
         };
@@ -372,10 +354,7 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
             return Ok(self.refuse(&[htlc], Refusal::NotForwardable));
         }
         self.held.sent(&[htlc.intercept_id]);
-        Ok(Intercepted::ForwardedForFee {
-            channel_id,
-            opening_fee_msat,
-        })
+        Ok(Intercepted::ForwardedForFee { channel_id, opening_fee_msat })
     }
 
     /// After a restart LDK may hold an HTLC again that LSPS2 believes to be on its way.
@@ -386,9 +365,7 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
         htlc: InterceptedHtlc,
         now: Duration,
     ) -> Result<Intercepted, JitTableError> {
-        let view = record
-            .open()
-            .and_then(|open| self.view(&record, open.channel_id));
+        let view = record.open().and_then(|open| self.view(&record, open.channel_id));
         if view.is_some_and(|view| view.skim_in_flight_msat > 0) {
             return Ok(self.refuse(&[htlc], Refusal::TornByRestart));
         }
@@ -397,7 +374,7 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
             Verdict::PayFee(_) => self.pay_fee(lsps2, record, htlc, now).await,
             Verdict::Hold(what) => Ok(Intercepted::Held(what)),
             Verdict::Refuse(why) => Ok(self.refuse(&[htlc], why)),
-            Verdict::OpenChannel { .. }
+            Verdict::OpenChannel(_)
             | Verdict::HandOverAgain
             | Verdict::FeePaymentLost(_)
             | Verdict::ForwardInFull(_) => Ok(self.refuse(&[htlc], Refusal::TornByRestart)),
@@ -426,16 +403,10 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
     ) -> Intercepted {
         let amount_msat = htlc.expected_outbound_amount_msat;
         let client = record.client_node_id;
-        match self
-            .switch
-            .forward(htlc.intercept_id, channel_id, client, amount_msat)
-        {
+        match self.switch.forward(htlc.intercept_id, channel_id, client, amount_msat) {
             Ok(()) => {
                 self.held.forget(htlc.intercept_id);
-                Intercepted::ForwardedInFull {
-                    channel_id,
-                    amount_msat,
-                }
+                Intercepted::ForwardedInFull { channel_id, amount_msat }
             }
             // It may still be held, and nobody else would fail it.
             Err(_) => self.refuse(&[*htlc], Refusal::NotForwardable),
@@ -451,13 +422,15 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
         Intercepted::Refused(why)
     }
 
+    /// Without one part the others cannot be claimed either.
+    fn refuse_payment(&mut self, htlc: &InterceptedHtlc, why: Refusal) -> Intercepted {
+        let parts = self.held.parts(htlc.requested_next_hop_scid, htlc.payment_hash);
+        self.refuse(&parts, why);
+        self.refuse(&[*htlc], why)
+    }
+
     fn refuse_all(&mut self, scid: u64, why: Refusal) -> Intercepted {
-        let waiting: Vec<_> = self
-            .held
-            .of_scid(scid)
-            .into_iter()
-            .map(|held| held.htlc)
-            .collect();
+        let waiting: Vec<_> = self.held.of_scid(scid).into_iter().map(|held| held.htlc).collect();
         self.refuse(&waiting, why)
     }
 
@@ -511,36 +484,38 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
 
     fn is_crowded(&self, htlc: &InterceptedHtlc) -> bool {
         let waiting = self.held.of_scid(htlc.requested_next_hop_scid);
-        let new = waiting
-            .iter()
-            .all(|held| held.htlc.intercept_id != htlc.intercept_id);
+        let new = waiting.iter().all(|held| held.htlc.intercept_id != htlc.intercept_id);
         new && waiting.iter().filter(|held| !held.handed_to_lsps2).count() >= MAX_HELD_PER_SCID
-    }
-
-    fn part_ids(&self, htlc: &InterceptedHtlc) -> Vec<InterceptId> {
-        let parts = self
-            .held
-            .parts(htlc.requested_next_hop_scid, htlc.payment_hash);
-        parts.into_iter().map(|part| part.intercept_id).collect()
     }
 
     fn view(&self, record: &JitRecord, channel_id: ChannelId) -> Option<ChannelView> {
         let channels = self.switch.channels_with(&record.client_node_id);
-        channels
-            .into_iter()
-            .find(|view| view.channel_id == channel_id)
+        channels.into_iter().find(|view| view.channel_id == channel_id)
     }
 
     fn view_by_user_id(&self, record: &JitRecord) -> Option<ChannelView> {
         let channels = self.switch.channels_with(&record.client_node_id);
-        channels
-            .into_iter()
-            .find(|view| view.user_channel_id == record.user_channel_id)
+        channels.into_iter().find(|view| view.user_channel_id == record.user_channel_id)
     }
 }
 
 fn knows<L: Lsps2Service>(lsps2: &L, record: &JitRecord) -> bool {
     lsps2.knows(&record.client_node_id, record.user_channel_id)
+}
+
+fn opening(
+    parts: &[InterceptedHtlc],
+    payment_hash: PaymentHash,
+    quote: Quote,
+    since: Duration,
+) -> Opening {
+    Opening {
+        payment_hash,
+        intercept_ids: parts.iter().map(|part| part.intercept_id).collect(),
+        amt_to_forward_msat: quote.amt_to_forward_msat,
+        opening_fee_msat: quote.opening_fee_msat,
+        since,
+    }
 }
 
 fn open_mut(record: &mut JitRecord) -> Option<&mut OpenChannel> {
@@ -552,11 +527,7 @@ fn open_mut(record: &mut JitRecord) -> Option<&mut OpenChannel> {
 
 fn alone(htlc: &InterceptedHtlc, now: Duration) -> Circumstances {
     let gross_msat = htlc.expected_outbound_amount_msat;
-    Circumstances {
-        gross_msat,
-        client_connected: true,
-        now,
-    }
+    Circumstances { gross_msat, client_connected: true, now }
 }
 
 /// Whether LSPS2 acted.

@@ -55,8 +55,7 @@ impl JitRecord {
     ///
     /// A fixed-size lease is priced by its agreed size, as LDK does.
     pub fn opening_fee_msat(&self, gross_msat: u64) -> Option<u64> {
-        self.opening_fee_params
-            .opening_fee_msat(self.payment_size_msat.unwrap_or(gross_msat))
+        self.opening_fee_params.opening_fee_msat(self.payment_size_msat.unwrap_or(gross_msat))
     }
 
     /// The channel, once it is open.
@@ -220,11 +219,7 @@ impl<K: KVStore> JitTable<K> {
             }
         }
         let records = Mutex::new(records);
-        Ok(Self {
-            store,
-            records,
-            unreadable,
-        })
+        Ok(Self { store, records, unreadable })
     }
 
     /// The entries that could not be read. Show them to the operator.
@@ -244,11 +239,7 @@ impl<K: KVStore> JitTable<K> {
 
     /// The record of an open JIT channel.
     pub fn by_channel_id(&self, channel_id: ChannelId) -> Option<JitRecord> {
-        self.find(|record| {
-            record
-                .open()
-                .is_some_and(|open| open.channel_id == channel_id)
-        })
+        self.find(|record| record.open().is_some_and(|open| open.channel_id == channel_id))
     }
 
     /// Every record, ordered by SCID.
@@ -277,9 +268,7 @@ impl<K: KVStore> JitTable<K> {
         let (before, written) = {
             let mut records = self.lock();
             // The call, not the await, fixes the order of writes to one key.
-            let written = self
-                .store
-                .write(JIT_TABLE_NAMESPACE, "", &key(scid), encode(&record));
+            let written = self.store.write(JIT_TABLE_NAMESPACE, "", &key(scid), encode(&record));
             (records.insert(scid, record), written)
         };
         written.await.map_err(|e| self.undo(scid, before, e))
@@ -289,9 +278,7 @@ impl<K: KVStore> JitTable<K> {
     pub async fn remove(&self, scid: u64) -> Result<(), JitTableError> {
         let (before, removed) = {
             let mut records = self.lock();
-            let removed = self
-                .store
-                .remove(JIT_TABLE_NAMESPACE, "", &key(scid), false);
+            let removed = self.store.remove(JIT_TABLE_NAMESPACE, "", &key(scid), false);
             (records.remove(&scid), removed)
         };
         removed.await.map_err(|e| self.undo(scid, before, e))
@@ -317,9 +304,7 @@ impl<K: KVStore> JitTable<K> {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, JitRecord>> {
-        self.records
-            .lock()
-            .expect("nothing panics while it holds the table")
+        self.records.lock().expect("nothing panics while it holds the table")
     }
 }
 
@@ -487,10 +472,7 @@ mod tests {
             channel_id: CHANNEL,
             opening_fee_msat: FEE,
             skimmed_fee_msat: 5,
-            counted: vec![InboundHtlc {
-                channel_id: CHANNEL,
-                htlc_id: 3,
-            }],
+            counted: vec![InboundHtlc { channel_id: CHANNEL, htlc_id: 3 }],
             fee_payment: Some(FeePayment {
                 payment_hash: PaymentHash([1; 32]),
                 intercept_ids: vec![InterceptId([2; 32])],
@@ -504,21 +486,12 @@ mod tests {
             opening_fee_msat: 2,
             since: seconds(8),
         };
-        let retired = |why| {
-            JitState::Retired(Retired {
-                why,
-                since: seconds(9),
-            })
-        };
+        let retired = |why| JitState::Retired(Retired { why, since: seconds(9) });
         vec![
             JitState::Sold,
             JitState::Opening(opening),
             JitState::Open(open.clone()),
-            JitState::Open(OpenChannel {
-                fee_payment: None,
-                counted: vec![],
-                ..open
-            }),
+            JitState::Open(OpenChannel { fee_payment: None, counted: vec![], ..open }),
             retired(RetiredWhy::ChannelClosed),
             retired(RetiredWhy::LostByLsps2),
             retired(RetiredWhy::OpenAbandoned),
@@ -529,11 +502,7 @@ mod tests {
     async fn every_state_survives_a_restart() {
         for state in states() {
             let store = MemoryStore::default();
-            let record = JitRecord {
-                state,
-                payment_size_msat: Some(1),
-                ..sold()
-            };
+            let record = JitRecord { state, payment_size_msat: Some(1), ..sold() };
             let table = JitTable::load(store.clone()).await.unwrap();
             table.insert(record.clone()).await.unwrap();
             let table = JitTable::load(store).await.unwrap();
@@ -549,22 +518,14 @@ mod tests {
         let again = table.insert(sold()).await;
         assert!(matches!(again, Err(JitTableError::ScidTaken(SCID))));
         let again = table.insert(JitRecord { scid: 43, ..sold() }).await;
-        assert!(matches!(
-            again,
-            Err(JitTableError::UserChannelIdTaken(USER_ID))
-        ));
+        assert!(matches!(again, Err(JitTableError::UserChannelIdTaken(USER_ID))));
     }
 
     #[tokio::test]
     async fn an_unreadable_entry_is_reported_kept_and_its_scid_not_sold() {
         let store = MemoryStore::default();
         store.set(JIT_TABLE_NAMESPACE, "", &key(SCID), &[1, 2, 3]);
-        store.set(
-            JIT_TABLE_NAMESPACE,
-            "",
-            &key(1),
-            &encode(&JitRecord { scid: 2, ..sold() }),
-        );
+        store.set(JIT_TABLE_NAMESPACE, "", &key(1), &encode(&JitRecord { scid: 2, ..sold() }));
         let table = JitTable::load(store.clone()).await.unwrap();
         assert_eq!(table.unreadable().len(), 2);
         assert_eq!(store.keys().len(), 2);
@@ -582,10 +543,7 @@ mod tests {
         store.set_broken(false);
         table.insert(sold()).await.unwrap();
         store.set_broken(true);
-        let other = JitRecord {
-            cltv_expiry_delta: 99,
-            ..sold()
-        };
+        let other = JitRecord { cltv_expiry_delta: 99, ..sold() };
         assert!(table.put(other).await.is_err());
         assert!(table.remove(SCID).await.is_err());
         assert_eq!(table.get(SCID), Some(sold()));

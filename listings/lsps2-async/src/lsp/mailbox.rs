@@ -27,7 +27,7 @@ pub const MAILBOX_NAMESPACE: &str = "onion_message_mailbox";
 pub struct MailboxLimits {
     /// Messages per recipient.
     pub messages_per_peer: usize,
-    /// Bytes per recipient. A message of 1300 bytes takes 1366, the next larger kind 32 834.
+    /// Bytes per recipient. A message of 1300 bytes takes 1401, one of 32 768 bytes 32 869.
     pub bytes_per_peer: usize,
     /// Recipients.
     pub peers: usize,
@@ -130,13 +130,7 @@ impl<K: KVStore> Mailbox<K> {
         let mut keys = store.list(MAILBOX_NAMESPACE, "").await?;
         keys.sort_unstable();
         let (letters, unreadable) = (HashMap::new(), Vec::new());
-        let mut mailbox = Self {
-            store,
-            limits,
-            letters,
-            next_number: 0,
-            unreadable,
-        };
+        let mut mailbox = Self { store, limits, letters, next_number: 0, unreadable };
         for key in keys {
             let bytes = mailbox.store.read(MAILBOX_NAMESPACE, "", &key).await?;
             match decode(&key, &bytes) {
@@ -175,11 +169,7 @@ impl<K: KVStore> Mailbox<K> {
         };
         self.expire_peer(&peer, now).await?;
         let message = message.encode();
-        if self
-            .of(&peer)
-            .iter()
-            .any(|letter| letter.message == message)
-        {
+        if self.of(&peer).iter().any(|letter| letter.message == message) {
             return Ok(Posted::Duplicate);
         }
         match self.room_for(&peer, message.len()) {
@@ -196,12 +186,7 @@ impl<K: KVStore> Mailbox<K> {
         now: Duration,
     ) -> Result<Posted, MailboxError> {
         let number = self.next_number;
-        let letter = Letter {
-            number,
-            received: now,
-            deliveries: 0,
-            message,
-        };
+        let letter = Letter { number, received: now, deliveries: 0, message };
         self.write(&peer, &letter).await?;
         self.shelve(peer, letter);
         for _ in 0..dropped {
@@ -272,11 +257,7 @@ impl<K: KVStore> Mailbox<K> {
 
     /// How many bytes the mailbox holds.
     pub fn bytes(&self) -> usize {
-        self.letters
-            .values()
-            .flatten()
-            .map(|letter| letter.message.len())
-            .sum()
+        self.letters.values().flatten().map(|letter| letter.message.len()).sum()
     }
 
     async fn expire_peer(&mut self, peer: &PublicKey, now: Duration) -> Result<(), MailboxError> {
@@ -289,20 +270,14 @@ impl<K: KVStore> Mailbox<K> {
     }
 
     async fn drop_oldest(&mut self, peer: &PublicKey) -> Result<(), MailboxError> {
-        match self
-            .letters
-            .get(peer)
-            .and_then(|own| own.front().map(|letter| letter.number))
-        {
+        match self.letters.get(peer).and_then(|own| own.front().map(|letter| letter.number)) {
             Some(number) => self.remove(peer, number).await,
             None => Ok(()),
         }
     }
 
     async fn remove(&mut self, peer: &PublicKey, number: u64) -> Result<(), MailboxError> {
-        self.store
-            .remove(MAILBOX_NAMESPACE, "", &key(peer, number), false)
-            .await?;
+        self.store.remove(MAILBOX_NAMESPACE, "", &key(peer, number), false).await?;
         if let Some(own) = self.letters.get_mut(peer) {
             own.retain(|letter| letter.number != number);
             if own.is_empty() {
@@ -319,9 +294,7 @@ impl<K: KVStore> Mailbox<K> {
             message: letter.message.clone(),
         };
         let key = key(peer, letter.number);
-        self.store
-            .write(MAILBOX_NAMESPACE, "", &key, stored.encode())
-            .await?;
+        self.store.write(MAILBOX_NAMESPACE, "", &key, stored.encode()).await?;
         Ok(())
     }
 
@@ -333,12 +306,7 @@ impl<K: KVStore> Mailbox<K> {
     }
 
     fn of(&self, peer: &PublicKey) -> Vec<Letter> {
-        self.letters
-            .get(peer)
-            .into_iter()
-            .flatten()
-            .cloned()
-            .collect()
+        self.letters.get(peer).into_iter().flatten().cloned().collect()
     }
 }
 
@@ -367,21 +335,9 @@ fn decode(key: &str, bytes: &[u8]) -> Option<(PublicKey, Letter)> {
     let (peer, number) = key.split_once('_')?;
     let peer = PublicKey::from_str(peer).ok()?;
     let number = u64::from_str_radix(number, 16).ok()?;
-    let StoredLetter {
-        received,
-        deliveries,
-        message,
-    } = StoredLetter::read(&mut &*bytes).ok()?;
+    let StoredLetter { received, deliveries, message } = StoredLetter::read(&mut &*bytes).ok()?;
     parse(&message)?;
-    Some((
-        peer,
-        Letter {
-            number,
-            received,
-            deliveries,
-            message,
-        },
-    ))
+    Some((peer, Letter { number, received, deliveries, message }))
 }
 
 fn parse(message: &[u8]) -> Option<OnionMessage> {
@@ -398,16 +354,8 @@ mod tests {
     fn message(byte: u8, bytes: usize) -> OnionMessage {
         let (version, public_key, hmac) = (0, node(2), [byte; 32]);
         let hop_data = vec![byte; bytes];
-        let onion_routing_packet = Packet {
-            version,
-            public_key,
-            hop_data,
-            hmac,
-        };
-        OnionMessage {
-            blinding_point: node(3),
-            onion_routing_packet,
-        }
+        let onion_routing_packet = Packet { version, public_key, hop_data, hmac };
+        OnionMessage { blinding_point: node(3), onion_routing_packet }
     }
 
     struct Post {
@@ -420,32 +368,21 @@ mod tests {
         async fn new(limits: MailboxLimits) -> Self {
             let store = MemoryStore::default();
             let mailbox = Mailbox::load(store.clone(), limits).await.unwrap();
-            Self {
-                store,
-                limits,
-                mailbox,
-            }
+            Self { store, limits, mailbox }
         }
 
         async fn post(&mut self, to: u8, message: &OnionMessage) -> Posted {
             let to = NextMessageHop::NodeId(node(to));
-            let posted = self
-                .mailbox
-                .post(Some(node(9)), &to, message, |_| true, seconds(10));
+            let posted = self.mailbox.post(Some(node(9)), &to, message, |_| true, seconds(10));
             posted.await.unwrap()
         }
 
         async fn take(&mut self, peer: u8, now: u64) -> Vec<OnionMessage> {
-            self.mailbox
-                .take_for(&node(peer), seconds(now))
-                .await
-                .unwrap()
+            self.mailbox.take_for(&node(peer), seconds(now)).await.unwrap()
         }
 
         async fn restart(&mut self) {
-            self.mailbox = Mailbox::load(self.store.clone(), self.limits)
-                .await
-                .unwrap();
+            self.mailbox = Mailbox::load(self.store.clone(), self.limits).await.unwrap();
         }
     }
 
@@ -468,45 +405,24 @@ mod tests {
     async fn what_is_not_for_a_client_is_dropped() {
         let mut post = Post::new(MailboxLimits::default()).await;
         let (to, mail) = (NextMessageHop::NodeId(node(1)), message(1, 1_300));
-        let posted = post
-            .mailbox
-            .post(None, &to, &mail, |_| true, seconds(1))
-            .await;
-        assert_eq!(
-            posted.unwrap(),
-            Posted::Dropped(DropReason::ForwardedInvoiceRequest)
-        );
-        let posted = post
-            .mailbox
-            .post(Some(node(9)), &to, &mail, |_| false, seconds(1))
-            .await;
+        let posted = post.mailbox.post(None, &to, &mail, |_| true, seconds(1)).await;
+        assert_eq!(posted.unwrap(), Posted::Dropped(DropReason::ForwardedInvoiceRequest));
+        let posted = post.mailbox.post(Some(node(9)), &to, &mail, |_| false, seconds(1)).await;
         assert_eq!(posted.unwrap(), Posted::Dropped(DropReason::NotAClient));
         let to = NextMessageHop::ShortChannelId(5);
-        let posted = post
-            .mailbox
-            .post(Some(node(9)), &to, &mail, |_| true, seconds(1))
-            .await;
-        assert_eq!(
-            posted.unwrap(),
-            Posted::Dropped(DropReason::NextHopIsScid(5))
-        );
+        let posted = post.mailbox.post(Some(node(9)), &to, &mail, |_| true, seconds(1)).await;
+        assert_eq!(posted.unwrap(), Posted::Dropped(DropReason::NextHopIsScid(5)));
         assert!(post.store.keys().is_empty());
     }
 
     #[tokio::test]
     async fn the_oldest_goes_when_a_recipients_share_is_full() {
-        let limits = MailboxLimits {
-            messages_per_peer: 2,
-            ..MailboxLimits::default()
-        };
+        let limits = MailboxLimits { messages_per_peer: 2, ..MailboxLimits::default() };
         let mut post = Post::new(limits).await;
         for byte in 1..=2 {
             post.post(1, &message(byte, 10)).await;
         }
-        assert_eq!(
-            post.post(1, &message(3, 10)).await,
-            Posted::Kept { dropped: 1 }
-        );
+        assert_eq!(post.post(1, &message(3, 10)).await, Posted::Kept { dropped: 1 });
         post.restart().await;
         assert_eq!(post.take(1, 20).await, [message(2, 10), message(3, 10)]);
     }
@@ -524,11 +440,8 @@ mod tests {
         post.post(2, &message(2, 100)).await;
         let full = Posted::Dropped(DropReason::Full);
         assert_eq!(post.post(3, &message(3, 100)).await, full);
-        assert_eq!(
-            post.post(1, &message(4, 100)).await,
-            Posted::Kept { dropped: 1 }
-        );
-        let large = message(5, 300);
+        assert_eq!(post.post(1, &message(4, 100)).await, Posted::Kept { dropped: 1 });
+        let large = message(5, 400);
         let too_large = Posted::Dropped(DropReason::TooLarge(large.encode().len()));
         assert_eq!(post.post(1, &large).await, too_large);
         assert_eq!(post.mailbox.bytes(), 2 * share);
@@ -536,20 +449,11 @@ mod tests {
 
     #[tokio::test]
     async fn the_number_of_recipients_is_bounded() {
-        let limits = MailboxLimits {
-            peers: 1,
-            ..MailboxLimits::default()
-        };
+        let limits = MailboxLimits { peers: 1, ..MailboxLimits::default() };
         let mut post = Post::new(limits).await;
         post.post(1, &message(1, 1)).await;
-        assert_eq!(
-            post.post(2, &message(1, 1)).await,
-            Posted::Dropped(DropReason::Full)
-        );
-        assert_eq!(
-            post.post(1, &message(2, 1)).await,
-            Posted::Kept { dropped: 0 }
-        );
+        assert_eq!(post.post(2, &message(1, 1)).await, Posted::Dropped(DropReason::Full));
+        assert_eq!(post.post(1, &message(2, 1)).await, Posted::Kept { dropped: 0 });
     }
 
     #[tokio::test]
@@ -567,17 +471,13 @@ mod tests {
     async fn a_broken_store_and_unreadable_mail_are_reported() {
         let mut post = Post::new(MailboxLimits::default()).await;
         post.post(1, &message(1, 1)).await;
-        post.store
-            .set(MAILBOX_NAMESPACE, "", &key(&node(2), 5), &[1]);
+        post.store.set(MAILBOX_NAMESPACE, "", &key(&node(2), 5), &[1]);
         post.restart().await;
         assert_eq!(post.mailbox.unreadable(), [key(&node(2), 5)]);
         post.store.set_broken(true);
         let to = NextMessageHop::NodeId(node(1));
         let mail = message(2, 1);
-        let posted = post
-            .mailbox
-            .post(Some(node(9)), &to, &mail, |_| true, seconds(1))
-            .await;
+        let posted = post.mailbox.post(Some(node(9)), &to, &mail, |_| true, seconds(1)).await;
         assert!(posted.is_err());
         assert_eq!(post.mailbox.waiting(&node(1)), 1);
     }

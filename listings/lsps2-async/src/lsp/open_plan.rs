@@ -6,9 +6,9 @@ use lightning::ln::types::ChannelId;
 use lightning::util::config::UserConfig;
 use lightning::util::errors::APIError;
 
-/// The reserve a client asks of the LSP, in parts per million of the channel, if it is LDK with its
-/// default (`ChannelHandshakeConfig::their_channel_reserve_proportional_millionths`).
-const RESERVE_MILLIONTHS: u64 = 10_000;
+/// The reserve a client asks of the LSP, in percent of the channel, if it is LDK with its default
+/// (`ChannelHandshakeConfig::their_channel_reserve_proportional_millionths`).
+const RESERVE_PERCENT: u64 = 1;
 /// The least reserve, in sat (`MIN_THEIR_CHAN_RESERVE_SATOSHIS`).
 const MIN_RESERVE_SAT: u64 = 1_000;
 /// Two anchors of 330 sat (`ANCHOR_OUTPUT_VALUE_SATOSHI`).
@@ -29,7 +29,7 @@ pub struct ChannelSizing {
     pub htlcs: u64,
     /// The smallest channel to open, in sat.
     pub min_channel_sat: u64,
-    /// The largest channel to open, in sat. Above 16 777 215 the client must support large channels.
+    /// The largest channel to open, in sat. Above 16 777 215 the client must support large ones.
     pub max_channel_sat: u64,
 }
 
@@ -51,9 +51,7 @@ impl ChannelSizing {
     pub fn channel_value_sat(&self, amt_to_forward_msat: u64) -> Option<u64> {
         let payment_sat = amt_to_forward_msat.div_ceil(1_000);
         let needed = self.value_to_carry(payment_sat)?;
-        let wished = payment_sat
-            .checked_mul(self.headroom_percent)?
-            .div_ceil(100);
+        let wished = payment_sat.checked_mul(self.headroom_percent)?.div_ceil(100);
         let wished = self.value_to_carry(wished.max(payment_sat))?;
         let value = wished.max(self.min_channel_sat).min(self.max_channel_sat);
         (value >= needed).then_some(value)
@@ -61,22 +59,15 @@ impl ChannelSizing {
 
     /// The fee the LSP must be able to pay, in sat. LDK's fee-spike buffer asks for twice the fee.
     pub fn fee_margin_sat(&self) -> Option<u64> {
-        let weight = self
-            .htlcs
-            .checked_mul(HTLC_WEIGHT)?
-            .checked_add(COMMITMENT_WEIGHT)?;
-        let fee_sat = weight
-            .checked_mul(self.commitment_feerate_sat_per_kw)?
-            .div_ceil(1_000);
+        let weight = self.htlcs.checked_mul(HTLC_WEIGHT)?.checked_add(COMMITMENT_WEIGHT)?;
+        let fee_sat = weight.checked_mul(self.commitment_feerate_sat_per_kw)?.div_ceil(1_000);
         fee_sat.checked_mul(2)?.checked_add(ANCHORS_SAT)
     }
 
     /// value − max(1000 sat, 1 %) − margin ≥ `carried_sat`, solved for the value.
     fn value_to_carry(&self, carried_sat: u64) -> Option<u64> {
         let spendable = carried_sat.checked_add(self.fee_margin_sat()?)?;
-        let with_percent = spendable
-            .checked_mul(1_000_000)?
-            .div_ceil(1_000_000 - RESERVE_MILLIONTHS);
+        let with_percent = spendable.checked_mul(100)?.div_ceil(100 - RESERVE_PERCENT);
         Some(with_percent.max(spendable.checked_add(MIN_RESERVE_SAT)?))
     }
 }
@@ -138,7 +129,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn spendable_sat(value: u64, sizing: &ChannelSizing) -> u64 {
-        let reserve = (value * RESERVE_MILLIONTHS / 1_000_000).max(MIN_RESERVE_SAT);
+        let reserve = (value * RESERVE_PERCENT / 100).max(MIN_RESERVE_SAT);
         value - reserve - sizing.fee_margin_sat().unwrap()
     }
 
@@ -193,10 +184,7 @@ mod tests {
         assert!(!config.channel_handshake_config.announce_for_forwarding);
         assert!(config.channel_handshake_config.negotiate_scid_privacy);
         assert_eq!(config.channel_config.forwarding_fee_base_msat, 0);
-        assert_eq!(
-            config.channel_config.forwarding_fee_proportional_millionths,
-            0
-        );
+        assert_eq!(config.channel_config.forwarding_fee_proportional_millionths, 0);
         assert_eq!(config.channel_handshake_limits.their_to_self_delay, 432);
         let config = jit_channel_config(&base, u32::MAX);
         assert_eq!(config.channel_handshake_limits.their_to_self_delay, 2_016);

@@ -119,20 +119,12 @@ impl FeePolicy {
             option.check(entry)?;
         }
         menu.sort_by_key(|option| (option.min_fee_msat, option.proportional));
-        Ok(Self {
-            menu,
-            tokens,
-            cltv_expiry_delta,
-            trust_model,
-        })
+        Ok(Self { menu, tokens, cltv_expiry_delta, trust_model })
     }
 
     /// The menu for LDK, which adds the promise. `now` in seconds since the Unix epoch.
     pub fn menu(&self, now: Duration) -> Vec<LSPS2RawOpeningFeeParams> {
-        self.menu
-            .iter()
-            .map(|option| raw(option.terms(now)))
-            .collect()
+        self.menu.iter().map(|option| raw(option.terms(now))).collect()
     }
 
     /// Whether a client that names `token` gets the menu.
@@ -235,7 +227,7 @@ pub async fn answer_buy<L: Lsps2Service, K: KVStore>(
     request: BuyRequest,
     names: ChannelNames,
 ) -> Result<JitRecord, SaleError> {
-    let record = sold(policy, &request, names);
+    let record = new_record(policy, &request, names);
     table.insert(record.clone()).await?;
     let client = request.counterparty_node_id;
     let parameters = InvoiceParameters {
@@ -255,12 +247,12 @@ pub async fn answer_buy<L: Lsps2Service, K: KVStore>(
     Ok(record)
 }
 
-fn sold(policy: &FeePolicy, request: &BuyRequest, names: ChannelNames) -> JitRecord {
+fn new_record(policy: &FeePolicy, request: &BuyRequest, names: ChannelNames) -> JitRecord {
     JitRecord {
         scid: names.intercept_scid,
         client_node_id: request.counterparty_node_id,
         user_channel_id: names.user_channel_id,
-        opening_fee_params: terms(&request.opening_fee_params),
+        opening_fee_params: bought_terms(&request.opening_fee_params),
         payment_size_msat: request.payment_size_msat,
         trust_model: policy.trust_model,
         cltv_expiry_delta: policy.cltv_expiry_delta,
@@ -269,7 +261,7 @@ fn sold(policy: &FeePolicy, request: &BuyRequest, names: ChannelNames) -> JitRec
     }
 }
 
-fn terms(params: &LSPS2OpeningFeeParams) -> OpeningFeeParams {
+fn bought_terms(params: &LSPS2OpeningFeeParams) -> OpeningFeeParams {
     let until = u64::try_from(params.valid_until.0.timestamp()).unwrap_or(0);
     OpeningFeeParams {
         min_fee_msat: params.min_fee_msat,
@@ -329,26 +321,17 @@ mod tests {
         }
     }
 
-    const NAMES: ChannelNames = ChannelNames {
-        intercept_scid: SCID,
-        user_channel_id: USER_ID,
-    };
+    const NAMES: ChannelNames = ChannelNames { intercept_scid: SCID, user_channel_id: USER_ID };
 
     #[test]
     fn a_menu_that_cannot_be_paid_is_an_error() {
         assert_eq!(policy(vec![]), Err(PolicyError::EmptyMenu));
         let dear = option(1_000_000_000, 0);
         let entry = 1;
-        assert_eq!(
-            policy(vec![option(1, 1), dear]),
-            Err(PolicyError::Unpayable { entry })
-        );
+        assert_eq!(policy(vec![option(1, 1), dear]), Err(PolicyError::Unpayable { entry }));
         let all = option(0, 1_000_000);
         assert_eq!(policy(vec![all]), Err(PolicyError::Unpayable { entry: 0 }));
-        let void = FeeOption {
-            validity: Duration::from_millis(999),
-            ..option(1, 1)
-        };
+        let void = FeeOption { validity: Duration::from_millis(999), ..option(1, 1) };
         assert_eq!(policy(vec![void]), Err(PolicyError::NotValid { entry: 0 }));
         let low = FeePolicy::new(vec![option(1, 1)], None, 47, TrustModel::LspTrustsClient);
         assert_eq!(low, Err(PolicyError::CltvDeltaTooSmall(47)));
@@ -358,10 +341,7 @@ mod tests {
     fn the_menu_is_sorted_and_dated() {
         let policy = policy(vec![option(5, 1), option(1, 9), option(1, 2)]).unwrap();
         let menu = policy.menu(Duration::from_millis(100_500));
-        let order: Vec<_> = menu
-            .iter()
-            .map(|raw| (raw.min_fee_msat, raw.proportional))
-            .collect();
+        let order: Vec<_> = menu.iter().map(|raw| (raw.min_fee_msat, raw.proportional)).collect();
         assert_eq!(order, [(1, 2), (1, 9), (5, 1)]);
         assert_eq!(menu[0].valid_until.0.timestamp(), 86_500);
         // The far end of the calendar does not panic.
@@ -389,16 +369,11 @@ mod tests {
         assert!(matches!(failed, Err(SaleError::Table(_))));
         assert!(lsps2.delivered.lock().unwrap().is_empty());
         store.set_broken(false);
-        let record = answer_buy(&policy, &table, &lsps2, request(), NAMES)
-            .await
-            .unwrap();
+        let record = answer_buy(&policy, &table, &lsps2, request(), NAMES).await.unwrap();
         assert_eq!(record, sold());
         assert_eq!(JitTable::load(store).await.unwrap().all(), [sold()]);
         let parameters = lsps2.delivered.lock().unwrap()[0];
-        assert_eq!(
-            (parameters.intercept_scid, parameters.cltv_expiry_delta),
-            (SCID, 72)
-        );
+        assert_eq!((parameters.intercept_scid, parameters.cltv_expiry_delta), (SCID, 72));
     }
 
     #[tokio::test]
@@ -418,9 +393,7 @@ mod tests {
         let lsps2 = FakeLsps2::new(Arc::default(), &[]);
         lsps2.write_fails.store(true, Ordering::Relaxed);
         let policy = policy(vec![option(1, 1)]).unwrap();
-        answer_buy(&policy, &table, &lsps2, request(), NAMES)
-            .await
-            .unwrap();
+        answer_buy(&policy, &table, &lsps2, request(), NAMES).await.unwrap();
         assert!(table.get(SCID).is_some());
     }
 }

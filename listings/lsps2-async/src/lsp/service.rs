@@ -162,8 +162,7 @@ where
 {
     fn knows(&self, client: &PublicKey, user_channel_id: u128) -> bool {
         // The one question about a lease that LDK answers without a side effect.
-        self.channel_needs_manual_broadcast(user_channel_id, client)
-            .is_ok()
+        self.channel_needs_manual_broadcast(user_channel_id, client).is_ok()
     }
 
     fn offer_menu(
@@ -251,11 +250,7 @@ where
         client: PublicKey,
     ) -> Result<(), APIError> {
         let node_id = Some(client);
-        self.htlc_handling_failed(HTLCHandlingFailureType::Forward {
-            node_id,
-            channel_id,
-        })
-        .await
+        self.htlc_handling_failed(HTLCHandlingFailureType::Forward { node_id, channel_id }).await
     }
 
     fn store_funding(
@@ -345,11 +340,7 @@ impl<M: AChannelManager> Switch for M {
 
     fn channels_with(&self, client: &PublicKey) -> Vec<ChannelView> {
         let channels = self.get_cm().list_channels_with_counterparty(client);
-        channels
-            .iter()
-            .filter(|details| details.is_outbound)
-            .map(ChannelView::from)
-            .collect()
+        channels.iter().filter(|details| details.is_outbound).map(ChannelView::from).collect()
     }
 
     fn fund(
@@ -387,16 +378,8 @@ mod tests {
         assert!(matches!(unwritten, Lsps2Failure::NotPersisted(_)));
         let gone = kind("Payment with intercept id 0101 not found");
         assert!(matches!(gone, Lsps2Failure::HtlcGone(_)));
-        assert!(matches!(
-            kind("Unknown scid provided: 3"),
-            Lsps2Failure::Refused(_)
-        ));
-        let unusable = APIError::ChannelUnavailable {
-            err: "Failed to persist peer state".into(),
-        };
-        assert!(matches!(
-            Lsps2Failure::from(unusable),
-            Lsps2Failure::Refused(_)
-        ));
+        assert!(matches!(kind("Unknown scid provided: 3"), Lsps2Failure::Refused(_)));
+        let unusable = APIError::ChannelUnavailable { err: "Failed to persist peer state".into() };
+        assert!(matches!(Lsps2Failure::from(unusable), Lsps2Failure::Refused(_)));
     }
 }

@@ -90,7 +90,8 @@ mod tests {
                 let paid = book_skim(&mut open, &from, share);
                 prop_assert_eq!(paid, htlc_id + 1 == cuts.len());
                 for replay in &replays {
-                    let again = InboundHtlc { htlc_id: replay.index(htlc_id + 1) as u64, ..from[0] };
+                    let earlier = replay.index(htlc_id + 1) as u64;
+                    let again = InboundHtlc { htlc_id: earlier, ..from[0] };
                     book_skim(&mut open, &[again], 1);
                 }
                 prop_assert!(open.skimmed_fee_msat <= fee);

@@ -42,11 +42,7 @@ pub struct ServerLimits {
 
 impl Default for ServerLimits {
     fn default() -> Self {
-        Self {
-            slots: 10,
-            recipients: 100_000,
-            recipient_id_bytes: 64,
-        }
+        Self { slots: 10, recipients: 100_000, recipient_id_bytes: 64 }
     }
 }
 
@@ -123,11 +119,7 @@ impl<K: KVStore> StaticInvoices<K> {
     pub async fn load(store: K, limits: ServerLimits) -> Result<Self, StaticInvoiceError> {
         let known = store.list(RECIPIENTS_NAMESPACE, "").await?;
         let recipients = Mutex::new(known.into_iter().collect());
-        Ok(Self {
-            store,
-            limits,
-            recipients,
-        })
+        Ok(Self { store, limits, recipients })
     }
 
     /// Allows a recipient to store invoices. Call it before
@@ -141,10 +133,7 @@ impl<K: KVStore> StaticInvoices<K> {
         }
         let name = name(recipient_id);
         let written = {
-            let mut recipients = self
-                .recipients
-                .lock()
-                .expect("no panic with the set locked");
+            let mut recipients = self.recipients.lock().expect("no panic with the set locked");
             if recipients.contains(&name) {
                 return Ok(());
             }
@@ -152,17 +141,13 @@ impl<K: KVStore> StaticInvoices<K> {
                 return Err(StaticInvoiceError::TooManyRecipients(recipients.len()));
             }
             recipients.insert(name.clone());
-            self.store
-                .write(RECIPIENTS_NAMESPACE, "", &name, recipient_id.to_vec())
+            self.store.write(RECIPIENTS_NAMESPACE, "", &name, recipient_id.to_vec())
         };
         written.await.map_err(|e| self.forget(&name, e))
     }
 
     fn forget(&self, name: &str, error: io::Error) -> StaticInvoiceError {
-        self.recipients
-            .lock()
-            .expect("no panic with the set locked")
-            .remove(name);
+        self.recipients.lock().expect("no panic with the set locked").remove(name);
         StaticInvoiceError::Store(error)
     }
 
@@ -179,22 +164,14 @@ impl<K: KVStore> StaticInvoices<K> {
     ) -> Result<(), StaticInvoiceError> {
         let name = self.registered(recipient_id, slot)?;
         at_most(invoice.serialized_length(), MAX_STATIC_INVOICE_BYTES)?;
-        at_most(
-            invoice_request_path.serialized_length(),
-            MAX_INVOICE_REQUEST_PATH_BYTES,
-        )?;
+        at_most(invoice_request_path.serialized_length(), MAX_INVOICE_REQUEST_PATH_BYTES)?;
         if is_expired(invoice, now) {
             return Err(StaticInvoiceError::Expired);
         }
         let invoice_request_path = invoice_request_path.clone();
-        let stored = StoredInvoice {
-            invoice: invoice.encode(),
-            invoice_request_path,
-        };
+        let stored = StoredInvoice { invoice: invoice.encode(), invoice_request_path };
         let bytes = stored.encode();
-        self.store
-            .write(STATIC_INVOICES_NAMESPACE, &name, &key(slot), bytes)
-            .await?;
+        self.store.write(STATIC_INVOICES_NAMESPACE, &name, &key(slot), bytes).await?;
         Ok(())
     }
 
@@ -209,10 +186,7 @@ impl<K: KVStore> StaticInvoices<K> {
         now: Duration,
     ) -> Result<Option<(StaticInvoice, BlindedMessagePath)>, StaticInvoiceError> {
         let recipient = self.registered(recipient_id, slot)?;
-        let read = self
-            .store
-            .read(STATIC_INVOICES_NAMESPACE, &recipient, &key(slot))
-            .await;
+        let read = self.store.read(STATIC_INVOICES_NAMESPACE, &recipient, &key(slot)).await;
         let bytes = match read {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -230,10 +204,7 @@ impl<K: KVStore> StaticInvoices<K> {
             return Err(StaticInvoiceError::NoSuchSlot { slot, slots });
         }
         let name = name(recipient_id);
-        let recipients = self
-            .recipients
-            .lock()
-            .expect("no panic with the set locked");
+        let recipients = self.recipients.lock().expect("no panic with the set locked");
         match recipients.contains(&name) {
             true => Ok(name),
             false => Err(StaticInvoiceError::UnknownRecipient),
@@ -258,10 +229,7 @@ fn at_most(got: usize, most: usize) -> Result<(), StaticInvoiceError> {
 }
 
 fn is_expired(invoice: &StaticInvoice, now: Duration) -> bool {
-    invoice
-        .created_at()
-        .saturating_add(invoice.relative_expiry())
-        <= now
+    invoice.created_at().saturating_add(invoice.relative_expiry()) <= now
 }
 
 fn decode(bytes: &[u8]) -> Option<(StaticInvoice, BlindedMessagePath)> {
@@ -294,10 +262,8 @@ mod tests {
     }
 
     fn hops() -> Vec<BlindedHop> {
-        let hop = |seed| BlindedHop {
-            blinded_node_id: node(seed),
-            encrypted_payload: vec![seed; 44],
-        };
+        let hop =
+            |seed| BlindedHop { blinded_node_id: node(seed), encrypted_payload: vec![seed; 44] };
         vec![hop(4), hop(5)]
     }
 
@@ -352,19 +318,11 @@ mod tests {
     #[tokio::test]
     async fn an_invoice_is_found_after_a_restart_and_replaced_by_the_next() {
         let (store, server) = server(ServerLimits::default()).await;
-        server
-            .persist(b"alice", 9, &invoice(1), &path(), seconds(150))
-            .await
-            .unwrap();
-        let server = StaticInvoices::load(store, ServerLimits::default())
-            .await
-            .unwrap();
+        server.persist(b"alice", 9, &invoice(1), &path(), seconds(150)).await.unwrap();
+        let server = StaticInvoices::load(store, ServerLimits::default()).await.unwrap();
         let found = server.get(b"alice", 9, seconds(199)).await.unwrap();
         assert_eq!(found, Some((invoice(1), path())));
-        server
-            .persist(b"alice", 9, &invoice(2), &path(), seconds(150))
-            .await
-            .unwrap();
+        server.persist(b"alice", 9, &invoice(2), &path(), seconds(150)).await.unwrap();
         let found = server.get(b"alice", 9, seconds(199)).await.unwrap();
         assert_eq!(found, Some((invoice(2), path())));
         assert_eq!(server.get(b"alice", 8, seconds(150)).await.unwrap(), None);
@@ -373,58 +331,28 @@ mod tests {
     #[tokio::test]
     async fn an_expired_invoice_is_neither_taken_nor_served() {
         let (_, server) = server(ServerLimits::default()).await;
-        let late = server
-            .persist(b"alice", 0, &invoice(1), &path(), seconds(200))
-            .await;
+        let late = server.persist(b"alice", 0, &invoice(1), &path(), seconds(200)).await;
         assert!(matches!(late, Err(StaticInvoiceError::Expired)));
-        server
-            .persist(b"alice", 0, &invoice(1), &path(), seconds(199))
-            .await
-            .unwrap();
+        server.persist(b"alice", 0, &invoice(1), &path(), seconds(199)).await.unwrap();
         assert_eq!(server.get(b"alice", 0, seconds(200)).await.unwrap(), None);
     }
 
     #[tokio::test]
     async fn strangers_slots_and_sizes_are_bounded() {
-        let (store, server) = server(ServerLimits {
-            recipients: 2,
-            ..Default::default()
-        })
-        .await;
+        let (store, server) = server(ServerLimits { recipients: 2, ..Default::default() }).await;
         let before = store.keys();
-        let stranger = server
-            .persist(b"bob", 0, &invoice(1), &path(), seconds(150))
-            .await;
-        assert!(matches!(
-            stranger,
-            Err(StaticInvoiceError::UnknownRecipient)
-        ));
-        let slot = server
-            .persist(b"alice", 10, &invoice(1), &path(), seconds(150))
-            .await;
-        assert!(matches!(
-            slot,
-            Err(StaticInvoiceError::NoSuchSlot {
-                slot: 10,
-                slots: 10
-            })
-        ));
-        let large = server
-            .persist(b"alice", 0, &invoice(30), &path(), seconds(150))
-            .await;
+        let stranger = server.persist(b"bob", 0, &invoice(1), &path(), seconds(150)).await;
+        assert!(matches!(stranger, Err(StaticInvoiceError::UnknownRecipient)));
+        let slot = server.persist(b"alice", 10, &invoice(1), &path(), seconds(150)).await;
+        assert!(matches!(slot, Err(StaticInvoiceError::NoSuchSlot { slot: 10, slots: 10 })));
+        let large = server.persist(b"alice", 0, &invoice(30), &path(), seconds(150)).await;
         assert!(matches!(large, Err(StaticInvoiceError::TooLarge { .. })));
         assert_eq!(store.keys(), before);
         let long = server.register_recipient(&[1; 65]).await;
-        assert!(matches!(
-            long,
-            Err(StaticInvoiceError::RecipientIdSize { got: 65, most: 64 })
-        ));
+        assert!(matches!(long, Err(StaticInvoiceError::RecipientIdSize { got: 65, most: 64 })));
         server.register_recipient(b"bob").await.unwrap();
         let full = server.register_recipient(b"carol").await;
-        assert!(matches!(
-            full,
-            Err(StaticInvoiceError::TooManyRecipients(2))
-        ));
+        assert!(matches!(full, Err(StaticInvoiceError::TooManyRecipients(2))));
         server.register_recipient(b"alice").await.unwrap();
     }
 
@@ -433,19 +361,13 @@ mod tests {
         let (store, server) = server(ServerLimits::default()).await;
         store.set(STATIC_INVOICES_NAMESPACE, &name(b"alice"), "00003", &[1, 2]);
         let unreadable = server.get(b"alice", 3, seconds(1)).await;
-        assert!(matches!(
-            unreadable,
-            Err(StaticInvoiceError::Unreadable { slot: 3, .. })
-        ));
+        assert!(matches!(unreadable, Err(StaticInvoiceError::Unreadable { slot: 3, .. })));
         store.set_broken(true);
         let broken = server.get(b"alice", 3, seconds(1)).await;
         assert!(matches!(broken, Err(StaticInvoiceError::Store(_))));
         assert!(server.register_recipient(b"bob").await.is_err());
         store.set_broken(false);
         let stranger = server.get(b"bob", 0, seconds(1)).await;
-        assert!(matches!(
-            stranger,
-            Err(StaticInvoiceError::UnknownRecipient)
-        ));
+        assert!(matches!(stranger, Err(StaticInvoiceError::UnknownRecipient)));
     }
 }

@@ -161,11 +161,7 @@ impl KVStore for MemoryStore {
         self.run(move |entries| {
             let wanted =
                 |name: &&(String, String, String)| name.0 == primary && name.1 == secondary;
-            Ok(entries
-                .keys()
-                .filter(wanted)
-                .map(|name| name.2.clone())
-                .collect())
+            Ok(entries.keys().filter(wanted).map(|name| name.2.clone()).collect())
         })
     }
 }
@@ -199,9 +195,7 @@ impl FakeSwitch {
         let mut held = self.held.lock().unwrap();
         let position = held.iter().position(|htlc| htlc.intercept_id == id);
         let gone = || misuse(&format!("Payment with intercept id {:?} not found", id.0));
-        position
-            .map(|position| held.remove(position))
-            .ok_or_else(gone)
+        position.map(|position| held.remove(position)).ok_or_else(gone)
     }
 
     pub(crate) fn intercept(&self, htlc: InterceptedHtlc) {
@@ -221,11 +215,7 @@ impl FakeSwitch {
     /// The client claims or fails a payment: all its HTLCs.
     pub(crate) fn settle(&self, hash: PaymentHash) -> Vec<Outgoing> {
         let mut out = self.out.lock().unwrap();
-        let settled = out
-            .iter()
-            .filter(|sent| sent.htlc.payment_hash == hash)
-            .copied()
-            .collect();
+        let settled = out.iter().filter(|sent| sent.htlc.payment_hash == hash).copied().collect();
         out.retain(|sent| sent.htlc.payment_hash != hash);
         settled
     }
@@ -243,16 +233,11 @@ impl Switch for FakeSwitch {
         let mut channels = self.channels.lock().unwrap().clone();
         channels.retain(|view| view.channel_id == channel_id && view.is_ready && usable);
         if channels.is_empty() {
-            return Err(APIError::ChannelUnavailable {
-                err: "no channel".into(),
-            });
+            return Err(APIError::ChannelUnavailable { err: "no channel".into() });
         }
         let htlc = self.take(id)?;
         assert!(amount_msat > 0 && amount_msat <= htlc.expected_outbound_amount_msat);
-        self.out
-            .lock()
-            .unwrap()
-            .push(Outgoing { htlc, amount_msat });
+        self.out.lock().unwrap().push(Outgoing { htlc, amount_msat });
         Ok(())
     }
 
@@ -312,12 +297,8 @@ pub(crate) struct FakeLsps2 {
 
 impl FakeLsps2 {
     pub(crate) fn new(switch: Arc<FakeSwitch>, leases: &[JitRecord]) -> Self {
-        let fresh = |record: &JitRecord| {
-            (
-                record.scid,
-                (record.clone(), FakeState::Initial(Vec::new())),
-            )
-        };
+        let fresh =
+            |record: &JitRecord| (record.scid, (record.clone(), FakeState::Initial(Vec::new())));
         Self {
             switch,
             leases: Mutex::new(leases.iter().map(fresh).collect()),
@@ -341,10 +322,7 @@ impl FakeLsps2 {
 
     fn by_user_id(&self, id: u128) -> Option<u64> {
         let leases = self.leases.lock().unwrap();
-        leases
-            .iter()
-            .find(|(_, (record, _))| record.user_channel_id == id)
-            .map(|(scid, _)| *scid)
+        leases.iter().find(|(_, (record, _))| record.user_channel_id == id).map(|(scid, _)| *scid)
     }
 
     fn send(
@@ -353,10 +331,7 @@ impl FakeLsps2 {
         fee: u64,
         channel: ChannelId,
     ) -> Result<(), APIError> {
-        let total: u64 = htlcs
-            .iter()
-            .map(|htlc| htlc.expected_outbound_amount_msat)
-            .sum();
+        let total: u64 = htlcs.iter().map(|htlc| htlc.expected_outbound_amount_msat).sum();
         let mut left = fee;
         for (index, htlc) in htlcs.iter().enumerate() {
             let amount = htlc.expected_outbound_amount_msat;
@@ -364,8 +339,7 @@ impl FakeLsps2 {
             let share = (u128::from(fee) * u128::from(amount) / u128::from(total)) as u64;
             let share = if last { left } else { share.min(left) };
             left -= share;
-            self.switch
-                .forward(htlc.intercept_id, channel, node(1), amount - share)?;
+            self.switch.forward(htlc.intercept_id, channel, node(1), amount - share)?;
         }
         Ok(())
     }
@@ -382,11 +356,7 @@ impl FakeLsps2 {
             self.become_(scid, FakeState::Owed(queue, fee, ch));
             return Ok(());
         };
-        let parts: Queue = queue
-            .iter()
-            .filter(|htlc| htlc.payment_hash == hash)
-            .copied()
-            .collect();
+        let parts: Queue = queue.iter().filter(|htlc| htlc.payment_hash == hash).copied().collect();
         queue.retain(|htlc| htlc.payment_hash != hash);
         self.become_(scid, FakeState::Forwarding(queue, fee, ch));
         self.send(&parts, fee, ch)
@@ -397,11 +367,7 @@ impl FakeLsps2 {
     }
 
     pub(crate) fn state(&self, scid: u64) -> Option<FakeState> {
-        self.leases
-            .lock()
-            .unwrap()
-            .get(&scid)
-            .map(|(_, state)| state.clone())
+        self.leases.lock().unwrap().get(&scid).map(|(_, state)| state.clone())
     }
 
     fn on_channel(&self, channel: ChannelId) -> Option<(u64, FakeState)> {
@@ -419,10 +385,7 @@ impl FakeLsps2 {
         let scid = htlc.requested_next_hop_scid;
         let record = self.leases.lock().unwrap()[&scid].0.clone();
         add(&mut queue, htlc);
-        let total: u64 = queue
-            .iter()
-            .map(|htlc| htlc.expected_outbound_amount_msat)
-            .sum();
+        let total: u64 = queue.iter().map(|htlc| htlc.expected_outbound_amount_msat).sum();
         let size = record.payment_size_msat.unwrap_or(total);
         let (least, most) = (terms().min_payment_size_msat, terms().max_payment_size_msat);
         let fee = record.opening_fee_params.opening_fee_msat(size).unwrap();
@@ -436,20 +399,14 @@ impl FakeLsps2 {
             self.become_(scid, FakeState::Initial(queue));
         } else {
             self.become_(scid, FakeState::Opening(queue, fee));
-            self.open_events
-                .lock()
-                .unwrap()
-                .push(record.user_channel_id);
+            self.open_events.lock().unwrap().push(record.user_channel_id);
         }
         self.written()
     }
 }
 
 fn add(queue: &mut Queue, htlc: &InterceptedHtlc) {
-    if queue
-        .iter()
-        .all(|queued| queued.intercept_id != htlc.intercept_id)
-    {
+    if queue.iter().all(|queued| queued.intercept_id != htlc.intercept_id) {
         queue.push(*htlc);
     }
 }
@@ -487,12 +444,7 @@ impl Lsps2Service for FakeLsps2 {
             return Err(misuse("No pending buy request"));
         }
         let (scid, user_channel_id) = (parameters.intercept_scid, parameters.user_channel_id);
-        let record = JitRecord {
-            scid,
-            user_channel_id,
-            client_node_id: *client,
-            ..sold()
-        };
+        let record = JitRecord { scid, user_channel_id, client_node_id: *client, ..sold() };
         let lease = (record, FakeState::Initial(Vec::new()));
         self.leases.lock().unwrap().insert(scid, lease);
         self.delivered.lock().unwrap().push(parameters);
@@ -529,9 +481,7 @@ impl Lsps2Service for FakeLsps2 {
         channel_id: ChannelId,
         _client: &PublicKey,
     ) -> Result<(), APIError> {
-        let scid = self
-            .by_user_id(user_channel_id)
-            .ok_or_else(|| misuse("Could not find"))?;
+        let scid = self.by_user_id(user_channel_id).ok_or_else(|| misuse("Could not find"))?;
         match self.state(scid) {
             Some(FakeState::Opening(queue, fee)) => self.next(scid, &queue, fee, channel_id),
             _ => Err(misuse("Failed to transition to channel ready")),
@@ -539,9 +489,7 @@ impl Lsps2Service for FakeLsps2 {
     }
 
     async fn channel_open_failed(&self, _client: &PublicKey, id: u128) -> Result<(), APIError> {
-        let scid = self
-            .by_user_id(id)
-            .ok_or_else(|| misuse("Could not find"))?;
+        let scid = self.by_user_id(id).ok_or_else(|| misuse("Could not find"))?;
         let Some(FakeState::Opening(queue, _)) = self.state(scid) else {
             return Err(misuse("Channel is not in the PendingChannelOpen state."));
         };
@@ -553,9 +501,7 @@ impl Lsps2Service for FakeLsps2 {
     }
 
     async fn channel_open_abandoned(&self, _client: &PublicKey, id: u128) -> Result<(), APIError> {
-        let scid = self
-            .by_user_id(id)
-            .ok_or_else(|| misuse("Could not find"))?;
+        let scid = self.by_user_id(id).ok_or_else(|| misuse("Could not find"))?;
         match self.state(scid) {
             Some(FakeState::Initial(queue) | FakeState::Opening(queue, _)) => {
                 for htlc in queue {

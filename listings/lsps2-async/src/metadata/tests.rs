@@ -77,14 +77,7 @@ fn any_bytes() -> impl Strategy<Value = Vec<u8>> {
 #[test]
 fn the_seeds_are_values() {
     let seeds = SEEDS.map(LeaseMetadata::decode);
-    assert_eq!(
-        seeds,
-        [
-            Ok(typical()),
-            Ok(typical_fixed_size()),
-            Ok(typical_fixed_size())
-        ]
-    );
+    assert_eq!(seeds, [Ok(typical()), Ok(typical_fixed_size()), Ok(typical_fixed_size())]);
 }
 
 proptest! {
@@ -109,16 +102,10 @@ proptest! {
 fn a_lease_is_carried_over() {
     let metadata = typical();
     assert_eq!(metadata.lease_id(), lease(SCID).id);
-    assert_eq!(
-        metadata.min_htlc_msat, 2_000_001,
-        "the fee, and 1 msat for the recipient"
-    );
+    assert_eq!(metadata.min_htlc_msat, 2_000_001, "the fee, and 1 msat for the recipient");
     assert_eq!(metadata.valid_until, VALID_UNTIL);
     for gross in [1_000_000, 200_000_000, 200_000_100, u64::MAX] {
-        assert_eq!(
-            metadata.opening_fee_msat(gross),
-            lease(SCID).opening_fee_msat(gross)
-        );
+        assert_eq!(metadata.opening_fee_msat(gross), lease(SCID).opening_fee_msat(gross));
     }
 }
 
@@ -132,52 +119,30 @@ fn a_fixed_size_lease_lets_nothing_smaller_through() {
 fn a_lease_without_a_path_is_refused() {
     let mut unpayable = lease(SCID);
     unpayable.opening_fee_params.max_payment_size_msat = 2_000_000;
-    assert_eq!(
-        LeaseMetadata::for_lease(&unpayable),
-        Err(MetadataError::NotPayable)
-    );
+    assert_eq!(LeaseMetadata::for_lease(&unpayable), Err(MetadataError::NotPayable));
 
     let mut fixed = lease(SCID);
-    for (size, payable) in [
-        (2_000_000, false),
-        (2_000_001, true),
-        (1_000_000_001, false),
-    ] {
+    for (size, payable) in [(2_000_000, false), (2_000_001, true), (1_000_000_001, false)] {
         fixed.payment_size_msat = Some(size);
         assert_eq!(LeaseMetadata::for_lease(&fixed).is_ok(), payable, "{size}");
     }
 
     let mut hasty = lease(SCID);
     hasty.cltv_expiry_delta = 47;
-    assert_eq!(
-        LeaseMetadata::for_lease(&hasty),
-        Err(MetadataError::CltvExpiryDelta(47))
-    );
+    assert_eq!(LeaseMetadata::for_lease(&hasty), Err(MetadataError::CltvExpiryDelta(47)));
 }
 
 #[test]
 fn other_entries_are_left_alone() {
-    let mut entries = Some(BTreeMap::from([
-        (1, vec![7]),
-        (PAYMENT_METADATA_KEY, vec![]),
-    ]));
+    let mut entries = Some(BTreeMap::from([(1, vec![7]), (PAYMENT_METADATA_KEY, vec![])]));
     typical().insert_into(&mut entries);
     assert_eq!(entries.as_ref().map(|e| e[&1].clone()), Some(vec![7]));
-    assert_eq!(
-        LeaseMetadata::read_from(entries.as_ref()),
-        Ok(Some(typical()))
-    );
+    assert_eq!(LeaseMetadata::read_from(entries.as_ref()), Ok(Some(typical())));
 
     assert_eq!(LeaseMetadata::read_from(None), Ok(None));
-    assert_eq!(
-        LeaseMetadata::read_from(Some(&BTreeMap::from([(1, vec![7])]))),
-        Ok(None)
-    );
+    assert_eq!(LeaseMetadata::read_from(Some(&BTreeMap::from([(1, vec![7])]))), Ok(None));
     let broken = BTreeMap::from([(PAYMENT_METADATA_KEY, vec![])]);
-    assert_eq!(
-        LeaseMetadata::read_from(Some(&broken)),
-        Err(MetadataError::Truncated)
-    );
+    assert_eq!(LeaseMetadata::read_from(Some(&broken)), Err(MetadataError::Truncated));
 }
 
 #[test]
@@ -203,11 +168,7 @@ fn a_flipped_bit_never_gives_the_same_value() {
         for bit in 0..bytes.len() * 8 {
             let mut flipped = bytes.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
-            assert_ne!(
-                LeaseMetadata::decode(&flipped),
-                Ok(value.clone()),
-                "bit {bit}"
-            );
+            assert_ne!(LeaseMetadata::decode(&flipped), Ok(value.clone()), "bit {bit}");
         }
     }
 }
@@ -219,65 +180,26 @@ fn with_tail(tail: &[u8]) -> Result<LeaseMetadata, MetadataError> {
 #[test]
 fn tlvs_follow_bolt_1() {
     use MetadataError::{Malformed, Truncated, UnknownRequiredType};
-    let fixed = |size| {
-        Ok(LeaseMetadata {
-            payment_size_msat: Some(size),
-            ..typical()
-        })
-    };
+    let fixed = |size| Ok(LeaseMetadata { payment_size_msat: Some(size), ..typical() });
     assert_eq!(with_tail(&[2, 1, 7]), fixed(7));
-    assert_eq!(
-        with_tail(&[1, 2, 0xff, 0xff]),
-        Ok(typical()),
-        "odd: skipped"
-    );
+    assert_eq!(with_tail(&[1, 2, 0xff, 0xff]), Ok(typical()), "odd: skipped");
     assert_eq!(with_tail(&[1, 0, 2, 1, 7, 3, 1, 9]), fixed(7));
     assert_eq!(with_tail(&[4, 0]), Err(UnknownRequiredType(4)));
     assert_eq!(with_tail(&[0, 0]), Err(UnknownRequiredType(0)));
     assert_eq!(with_tail(&[0]), Err(Truncated));
-    assert_eq!(
-        with_tail(&[1, 3, 0]),
-        Err(Truncated),
-        "length beyond the end"
-    );
+    assert_eq!(with_tail(&[1, 3, 0]), Err(Truncated), "length beyond the end");
     assert_eq!(
         with_tail(&[1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]),
         Err(Truncated)
     );
-    assert_eq!(
-        with_tail(&[3, 0, 1, 0]),
-        Err(Malformed("order of TLV types"))
-    );
-    assert_eq!(
-        with_tail(&[1, 0, 1, 0]),
-        Err(Malformed("order of TLV types")),
-        "twice"
-    );
-    assert_eq!(
-        with_tail(&[2, 1, 7, 2, 1, 7]),
-        Err(Malformed("order of TLV types"))
-    );
-    assert_eq!(
-        with_tail(&[2, 2, 7, 7]),
-        Err(Malformed("payment size")),
-        "too long a value"
-    );
+    assert_eq!(with_tail(&[3, 0, 1, 0]), Err(Malformed("order of TLV types")));
+    assert_eq!(with_tail(&[1, 0, 1, 0]), Err(Malformed("order of TLV types")), "twice");
+    assert_eq!(with_tail(&[2, 1, 7, 2, 1, 7]), Err(Malformed("order of TLV types")));
+    assert_eq!(with_tail(&[2, 2, 7, 7]), Err(Malformed("payment size")), "too long a value");
     assert_eq!(with_tail(&[2, 0]), Err(Truncated), "empty value");
-    assert_eq!(
-        with_tail(&[2, 3, 0xfd, 0, 7]),
-        Err(Malformed("payment size")),
-        "not canonical"
-    );
-    assert_eq!(
-        with_tail(&[0xfd, 0, 1, 0]),
-        Err(Malformed("TLV type")),
-        "not canonical"
-    );
-    assert_eq!(
-        with_tail(&[1, 0xfd, 0, 1, 0]),
-        Err(Malformed("TLV length")),
-        "not canonical"
-    );
+    assert_eq!(with_tail(&[2, 3, 0xfd, 0, 7]), Err(Malformed("payment size")), "not canonical");
+    assert_eq!(with_tail(&[0xfd, 0, 1, 0]), Err(Malformed("TLV type")), "not canonical");
+    assert_eq!(with_tail(&[1, 0xfd, 0, 1, 0]), Err(Malformed("TLV length")), "not canonical");
 }
 
 #[test]
@@ -286,44 +208,22 @@ fn fields_out_of_range_are_refused() {
     let mut bytes = typical().encode();
     assert_eq!(bytes[at_delta], 144);
     bytes[at_delta] = 47;
-    assert_eq!(
-        LeaseMetadata::decode(&bytes),
-        Err(MetadataError::CltvExpiryDelta(47))
-    );
+    assert_eq!(LeaseMetadata::decode(&bytes), Err(MetadataError::CltvExpiryDelta(47)));
     bytes.splice(at_delta..=at_delta, [0xfe, 0, 1, 0, 0]);
-    assert_eq!(
-        LeaseMetadata::decode(&bytes),
-        Err(MetadataError::CltvExpiryDelta(65_536))
-    );
+    assert_eq!(LeaseMetadata::decode(&bytes), Err(MetadataError::CltvExpiryDelta(65_536)));
     bytes.splice(at_delta..at_delta + 5, [0xfd, 0, 144]);
-    assert_eq!(
-        LeaseMetadata::decode(&bytes),
-        Err(MetadataError::Malformed("CLTV delta"))
-    );
+    assert_eq!(LeaseMetadata::decode(&bytes), Err(MetadataError::Malformed("CLTV delta")));
 
     let mut other_key = typical().encode();
     other_key[1] = 4;
-    assert_eq!(
-        LeaseMetadata::decode(&other_key),
-        Err(MetadataError::Malformed("node id"))
-    );
+    assert_eq!(LeaseMetadata::decode(&other_key), Err(MetadataError::Malformed("node id")));
     let mut other_version = typical().encode();
     other_version[0] = 2;
-    assert_eq!(
-        LeaseMetadata::decode(&other_version),
-        Err(MetadataError::UnknownVersion(2))
-    );
+    assert_eq!(LeaseMetadata::decode(&other_version), Err(MetadataError::UnknownVersion(2)));
 
-    let fee = [
-        &typical().encode()[..at_delta],
-        &[144, 0],
-        &[0xff, 0, 0, 0, 1, 0, 0, 0, 0],
-    ]
-    .concat();
-    assert_eq!(
-        LeaseMetadata::decode(&fee),
-        Err(MetadataError::Malformed("proportional fee"))
-    );
+    let fee =
+        [&typical().encode()[..at_delta], &[144, 0], &[0xff, 0, 0, 0, 1, 0, 0, 0, 0]].concat();
+    assert_eq!(LeaseMetadata::decode(&fee), Err(MetadataError::Malformed("proportional fee")));
 }
 
 #[test]
@@ -334,18 +234,12 @@ fn the_length_is_bounded() {
         [&[1, 0xfd][..], &value.to_be_bytes(), &vec![0; len - 4]].concat()
     };
     assert_eq!(with_tail(&padding(room)), Ok(typical()));
-    assert_eq!(
-        with_tail(&padding(room + 1)),
-        Err(MetadataError::TooLong(1025))
-    );
+    assert_eq!(with_tail(&padding(room + 1)), Err(MetadataError::TooLong(1025)));
 }
 
 /// The length of the recipient's hop in a path of one forwarding hop, as the router builds it.
 fn recipient_hop_len(payment_context: PaymentContext) -> usize {
-    let payment_constraints = PaymentConstraints {
-        max_cltv_expiry: 900_000,
-        htlc_minimum_msat: 1,
-    };
+    let payment_constraints = PaymentConstraints { max_cltv_expiry: 900_000, htlc_minimum_msat: 1 };
     let lsp = PaymentForwardNode {
         tlvs: ForwardTlvs {
             short_channel_id: SCID,
@@ -362,11 +256,7 @@ fn recipient_hop_len(payment_context: PaymentContext) -> usize {
         htlc_maximum_msat: 1_000_000_000,
     };
     let payment_secret = PaymentSecret([3; 32]);
-    let tlvs = ReceiveTlvs {
-        payment_secret,
-        payment_constraints,
-        payment_context,
-    };
+    let tlvs = ReceiveTlvs { payment_secret, payment_constraints, payment_context };
     let entropy = RandomBytes::new([4; 32]);
     let path = BlindedPaymentPath::new(
         &[lsp],
@@ -378,18 +268,13 @@ fn recipient_hop_len(payment_context: PaymentContext) -> usize {
         &entropy,
         &Secp256k1::new(),
     );
-    path.expect("nothing overflows").blinded_hops()[1]
-        .encrypted_payload
-        .len()
+    path.expect("nothing overflows").blinded_hops()[1].encrypted_payload.len()
 }
 
 /// The context LDK gives the router for a static invoice.
 fn async_offer(payment_metadata: Option<BTreeMap<u64, Vec<u8>>>) -> PaymentContext {
     let offer_nonce = Nonce::try_from(&[6; Nonce::LENGTH][..]).expect("the length fits");
-    PaymentContext::AsyncBolt12Offer(AsyncBolt12OfferContext {
-        offer_nonce,
-        payment_metadata,
-    })
+    PaymentContext::AsyncBolt12Offer(AsyncBolt12OfferContext { offer_nonce, payment_metadata })
 }
 
 /// The context LDK gives the router for an invoice it answers while online.
@@ -401,11 +286,7 @@ fn offer(payment_metadata: Option<BTreeMap<u64, Vec<u8>>>) -> PaymentContext {
         human_readable_name: None,
     };
     let offer_id = OfferId([8; 32]);
-    PaymentContext::Bolt12Offer(Bolt12OfferContext {
-        offer_id,
-        invoice_request,
-        payment_metadata,
-    })
+    PaymentContext::Bolt12Offer(Bolt12OfferContext { offer_id, invoice_request, payment_metadata })
 }
 
 fn with_value(value: Vec<u8>) -> Option<BTreeMap<u64, Vec<u8>>> {
@@ -426,26 +307,17 @@ fn the_hop_grows_in_steps_of_30_bytes() {
     assert_eq!(recipient_hop_len(offer(None)), 166);
     for len in 0..=160 {
         let value = with_value(vec![9; len]);
-        assert_eq!(
-            recipient_hop_len(async_offer(value.clone())),
-            padded(len, 106, 11),
-            "{len}"
-        );
-        assert_eq!(
-            recipient_hop_len(offer(value)),
-            padded(len, 166, 17),
-            "{len}"
-        );
+        assert_eq!(recipient_hop_len(async_offer(value.clone())), padded(len, 106, 11), "{len}");
+        assert_eq!(recipient_hop_len(offer(value)), padded(len, 166, 17), "{len}");
     }
 }
 
 // Up to 71 bytes cost the same: `cargo test a_typical_value -- --nocapture` prints the sizes.
 #[test]
 fn a_typical_value_takes_two_steps() {
-    for (name, metadata, len) in [
-        ("variable", typical(), 61),
-        ("fixed size", typical_fixed_size(), 68),
-    ] {
+    for (name, metadata, len) in
+        [("variable", typical(), 61), ("fixed size", typical_fixed_size(), 68)]
+    {
         let value = metadata.encode();
         let entry = with_value(value.clone());
         let hops = [async_offer(entry.clone()), offer(entry)].map(recipient_hop_len);

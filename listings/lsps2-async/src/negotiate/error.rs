@@ -164,9 +164,5 @@ pub(super) fn printable(foreign: &str) -> String {
         c.is_control()
             || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
     };
-    foreign
-        .chars()
-        .filter(|c| !steers(c))
-        .take(MAX_CHARS)
-        .collect()
+    foreign.chars().filter(|c| !steers(c)).take(MAX_CHARS).collect()
 }

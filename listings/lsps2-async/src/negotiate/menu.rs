@@ -120,10 +120,7 @@ pub fn check_menu(menu: &[LSPS2OpeningFeeParams], now: Duration) -> Result<(), N
 
 /// The length in bytes of a JSON string, without its quotes: escapes count in full.
 fn json_len(text: &str) -> usize {
-    serde_json::Value::from(text)
-        .to_string()
-        .len()
-        .saturating_sub(2)
+    serde_json::Value::from(text).to_string().len().saturating_sub(2)
 }
 
 /// Neither fee falls from one entry to the next, and one of them rises.
@@ -183,10 +180,7 @@ fn acceptable_fee(terms: &OpeningFeeParams, size: u64, limit: u64) -> Result<u64
     if fee_msat <= max_fee_msat {
         return Ok(fee_msat);
     }
-    Err(Unsuitable::FeeTooHigh {
-        fee_msat,
-        max_fee_msat,
-    })
+    Err(Unsuitable::FeeTooHigh { fee_msat, max_fee_msat })
 }
 
 fn check_validity(
@@ -198,10 +192,7 @@ fn check_validity(
     // A lease with no time left is of no use even to a wallet that asks for none.
     if left < policy.min_validity || left.is_zero() {
         let (left_secs, wanted_secs) = (left.as_secs(), policy.min_validity.as_secs());
-        return Err(Unsuitable::ValidityTooShort {
-            left_secs,
-            wanted_secs,
-        });
+        return Err(Unsuitable::ValidityTooShort { left_secs, wanted_secs });
     }
     Ok(())
 }

@@ -47,9 +47,7 @@ impl Lsps2Client for Client {
         params: LSPS2OpeningFeeParams,
     ) -> Result<LSPSRequestId, APIError> {
         if self.fails {
-            return Err(APIError::APIMisuseError {
-                err: "duplicate".to_owned(),
-            });
+            return Err(APIError::APIMisuseError { err: "duplicate".to_owned() });
         }
         Ok(self.send(Sent::Buy(lsp, size, params)))
     }
@@ -86,10 +84,7 @@ fn entry(min_fee_msat: u64, proportional: u32) -> LSPS2OpeningFeeParams {
 }
 
 fn until(params: LSPS2OpeningFeeParams, date: &str) -> LSPS2OpeningFeeParams {
-    LSPS2OpeningFeeParams {
-        valid_until: LSPSDateTime::from_str(date).unwrap(),
-        ..params
-    }
+    LSPS2OpeningFeeParams { valid_until: LSPSDateTime::from_str(date).unwrap(), ..params }
 }
 
 fn menu_event(n: usize, opening_fee_params_menu: Vec<LSPS2OpeningFeeParams>) -> LSPS2ClientEvent {
@@ -114,22 +109,14 @@ fn scid_event(n: usize, intercept_scid: u64, cltv_expiry_delta: u32) -> LSPS2Cli
 
 fn failure(request: Request, n: usize, code: i32, message: &str) -> LSPS2ClientEvent {
     let (request_id, counterparty_node_id) = (id(n), node(1));
-    let error = LSPSResponseError {
-        code,
-        message: message.to_owned(),
-        data: None,
-    };
+    let error = LSPSResponseError { code, message: message.to_owned(), data: None };
     match request {
-        Request::GetInfo => LSPS2ClientEvent::GetInfoFailed {
-            request_id,
-            counterparty_node_id,
-            error,
-        },
-        Request::Buy => LSPS2ClientEvent::BuyRequestFailed {
-            request_id,
-            counterparty_node_id,
-            error,
-        },
+        Request::GetInfo => {
+            LSPS2ClientEvent::GetInfoFailed { request_id, counterparty_node_id, error }
+        }
+        Request::Buy => {
+            LSPS2ClientEvent::BuyRequestFailed { request_id, counterparty_node_id, error }
+        }
     }
 }
 
@@ -158,10 +145,7 @@ fn failed(progress: Progress) -> NegotiateError {
 #[test]
 fn a_lease_is_bought_in_two_requests() {
     for fixed_size in [false, true] {
-        let (client, mut negotiation) = bought(NegotiationPolicy {
-            fixed_size,
-            ..policy()
-        });
+        let (client, mut negotiation) = bought(NegotiationPolicy { fixed_size, ..policy() });
         let size = fixed_size.then_some(PAYMENT);
         assert_eq!(
             *client.sent.borrow(),
@@ -171,10 +155,7 @@ fn a_lease_is_bought_in_two_requests() {
             ]
         );
         let lease = Lease {
-            id: LeaseId {
-                lsp_node_id: node(1),
-                intercept_scid: SCID,
-            },
+            id: LeaseId { lsp_node_id: node(1), intercept_scid: SCID },
             cltv_expiry_delta: 144,
             opening_fee_params: (&entry(2_000, 0)).into(),
             payment_size_msat: size,
@@ -207,35 +188,19 @@ fn what_others_wait_for_is_left_to_them() {
         failure(Request::GetInfo, 1, 200, ""),
     ];
     for event in not_mine {
-        assert_eq!(
-            negotiation.on_event(&client, &event, NOW),
-            Progress::NotMine
-        );
+        assert_eq!(negotiation.on_event(&client, &event, NOW), Progress::NotMine);
     }
     assert_eq!(negotiation.on_event(&client, &menu, NOW), Progress::Waiting);
-    for event in [
-        menu,
-        scid_event(0, SCID, 144),
-        failure(Request::GetInfo, 1, 200, ""),
-    ] {
-        assert_eq!(
-            negotiation.on_event(&client, &event, NOW),
-            Progress::NotMine
-        );
+    for event in [menu, scid_event(0, SCID, 144), failure(Request::GetInfo, 1, 200, "")] {
+        assert_eq!(negotiation.on_event(&client, &event, NOW), Progress::NotMine);
     }
 }
 
 #[test]
 fn menus_are_checked_as_blip_52_asks() {
     use NegotiateError::{EmptyMenu, MenuExpired, MenuNotOrdered, PromiseTooLong};
-    let long = LSPS2OpeningFeeParams {
-        promise: "a".repeat(513),
-        ..entry(2, 2)
-    };
-    let escaped = LSPS2OpeningFeeParams {
-        promise: "\"".repeat(257),
-        ..entry(1, 1)
-    };
+    let long = LSPS2OpeningFeeParams { promise: "a".repeat(513), ..entry(2, 2) };
+    let escaped = LSPS2OpeningFeeParams { promise: "\"".repeat(257), ..entry(1, 1) };
     let old = until(entry(2, 2), "2020-01-01T00:00:00Z");
     let before_epoch = LSPS2OpeningFeeParams {
         valid_until: LSPSDateTime(
@@ -246,22 +211,10 @@ fn menus_are_checked_as_blip_52_asks() {
     for (menu, verdict) in [
         (vec![], Err(EmptyMenu)),
         (vec![entry(1, 1)], Ok(())),
-        (
-            vec![entry(1, 1), entry(2, 1), entry(2, 2), entry(3, 3)],
-            Ok(()),
-        ),
-        (
-            vec![entry(1, 1), entry(1, 1)],
-            Err(MenuNotOrdered { entry: 1 }),
-        ),
-        (
-            vec![entry(1, 1), entry(2, 1), entry(1, 2)],
-            Err(MenuNotOrdered { entry: 2 }),
-        ),
-        (
-            vec![entry(1, 2), entry(2, 1)],
-            Err(MenuNotOrdered { entry: 1 }),
-        ),
+        (vec![entry(1, 1), entry(2, 1), entry(2, 2), entry(3, 3)], Ok(())),
+        (vec![entry(1, 1), entry(1, 1)], Err(MenuNotOrdered { entry: 1 })),
+        (vec![entry(1, 1), entry(2, 1), entry(1, 2)], Err(MenuNotOrdered { entry: 2 })),
+        (vec![entry(1, 2), entry(2, 1)], Err(MenuNotOrdered { entry: 1 })),
         (vec![entry(1, 1), long], Err(PromiseTooLong { entry: 1 })),
         (vec![escaped], Err(PromiseTooLong { entry: 0 })),
         (vec![old.clone()], Err(MenuExpired)),
@@ -277,18 +230,9 @@ fn menus_are_checked_as_blip_52_asks() {
 #[test]
 fn the_cheapest_suitable_entry_is_chosen() {
     let near = until(entry(1, 1), "2026-09-22T00:00:00Z");
-    let strict = LSPS2OpeningFeeParams {
-        max_client_to_self_delay: 143,
-        ..entry(1, 1)
-    };
-    let small = LSPS2OpeningFeeParams {
-        max_payment_size_msat: PAYMENT - 1,
-        ..entry(1, 1)
-    };
-    let large = LSPS2OpeningFeeParams {
-        min_payment_size_msat: PAYMENT + 1,
-        ..entry(1, 1)
-    };
+    let strict = LSPS2OpeningFeeParams { max_client_to_self_delay: 143, ..entry(1, 1) };
+    let small = LSPS2OpeningFeeParams { max_payment_size_msat: PAYMENT - 1, ..entry(1, 1) };
+    let large = LSPS2OpeningFeeParams { min_payment_size_msat: PAYMENT + 1, ..entry(1, 1) };
     let long = until(entry(2_000, 10), "2030-01-01T00:00:00Z");
     for (menu, chosen) in [
         (vec![entry(1_000, 0), entry(2_000, 0)], 0),
@@ -310,53 +254,29 @@ fn every_reason_to_pass_an_entry_over_is_named() {
     let cases = [
         (
             entry(3_000_001, 0),
-            Unsuitable::FeeTooHigh {
-                fee_msat: 3_000_001,
-                max_fee_msat: 3_000_000,
-            },
+            Unsuitable::FeeTooHigh { fee_msat: 3_000_001, max_fee_msat: 3_000_000 },
         ),
         (
             entry(1, u32::MAX),
-            Unsuitable::FeeTooHigh {
-                fee_msat: 429_496_729_500,
-                max_fee_msat: 3_000_000,
-            },
+            Unsuitable::FeeTooHigh { fee_msat: 429_496_729_500, max_fee_msat: 3_000_000 },
         ),
         (
             until(entry(1, 1), "2026-09-22T00:00:00Z"),
-            Unsuitable::ValidityTooShort {
-                left_secs: 35_200,
-                wanted_secs: 86_400,
-            },
+            Unsuitable::ValidityTooShort { left_secs: 35_200, wanted_secs: 86_400 },
         ),
         (
-            LSPS2OpeningFeeParams {
-                max_client_to_self_delay: 143,
-                ..entry(1, 1)
-            },
-            Unsuitable::ToSelfDelay {
-                allowed: 143,
-                ours: 144,
-            },
+            LSPS2OpeningFeeParams { max_client_to_self_delay: 143, ..entry(1, 1) },
+            Unsuitable::ToSelfDelay { allowed: 143, ours: 144 },
         ),
         (
-            LSPS2OpeningFeeParams {
-                min_payment_size_msat: PAYMENT + 1,
-                ..entry(1, 1)
-            },
-            Unsuitable::PaymentSize {
-                min_msat: PAYMENT + 1,
-                max_msat: 1_000_000_000,
-            },
+            LSPS2OpeningFeeParams { min_payment_size_msat: PAYMENT + 1, ..entry(1, 1) },
+            Unsuitable::PaymentSize { min_msat: PAYMENT + 1, max_msat: 1_000_000_000 },
         ),
     ];
     for (params, reason) in &cases {
         let passed_over = PassedOver(vec![reason.clone()]);
         let error = NegotiateError::NothingSuitable(passed_over);
-        assert_eq!(
-            choose(std::slice::from_ref(params), &policy(), NOW),
-            Err(error)
-        );
+        assert_eq!(choose(std::slice::from_ref(params), &policy(), NOW), Err(error));
     }
     let menu: Vec<_> = cases.into_iter().map(|(params, _)| params).collect();
     let said = choose(&menu, &policy(), NOW).unwrap_err().to_string();
@@ -365,32 +285,16 @@ fn every_reason_to_pass_an_entry_over_is_named() {
         "{said}"
     );
 
-    let overflow = NegotiationPolicy {
-        payment_size_msat: u64::MAX,
-        max_fee_msat: u64::MAX,
-        ..policy()
-    };
-    let endless = LSPS2OpeningFeeParams {
-        max_payment_size_msat: u64::MAX,
-        ..entry(1, 2)
-    };
+    let overflow =
+        NegotiationPolicy { payment_size_msat: u64::MAX, max_fee_msat: u64::MAX, ..policy() };
+    let endless = LSPS2OpeningFeeParams { max_payment_size_msat: u64::MAX, ..entry(1, 2) };
     let error = NegotiateError::NothingSuitable(PassedOver(vec![Unsuitable::FeeOverflow]));
     assert_eq!(choose(&[endless], &overflow, NOW), Err(error));
 
-    let tiny = NegotiationPolicy {
-        payment_size_msat: 2_000,
-        ..policy()
-    };
-    let all = Unsuitable::FeeTooHigh {
-        fee_msat: 2_000,
-        max_fee_msat: 1_999,
-    };
+    let tiny = NegotiationPolicy { payment_size_msat: 2_000, ..policy() };
+    let all = Unsuitable::FeeTooHigh { fee_msat: 2_000, max_fee_msat: 1_999 };
     let error = NegotiateError::NothingSuitable(PassedOver(vec![all]));
-    assert_eq!(
-        choose(&[entry(2_000, 0)], &tiny, NOW),
-        Err(error),
-        "the fee eats the payment"
-    );
+    assert_eq!(choose(&[entry(2_000, 0)], &tiny, NOW), Err(error), "the fee eats the payment");
 }
 
 #[test]
@@ -398,10 +302,7 @@ fn validity_has_a_sharp_edge() {
     let menu = [entry(1, 1)];
     assert!(choose(&menu, &policy(), VALID_UNTIL - DAY).is_ok());
     assert!(choose(&menu, &policy(), VALID_UNTIL - DAY + SECOND).is_err());
-    let careless = NegotiationPolicy {
-        min_validity: Duration::ZERO,
-        ..policy()
-    };
+    let careless = NegotiationPolicy { min_validity: Duration::ZERO, ..policy() };
     assert!(choose(&menu, &careless, VALID_UNTIL - SECOND).is_ok());
     assert!(choose(&menu, &careless, VALID_UNTIL).is_err());
 }
@@ -420,10 +321,7 @@ fn a_bad_menu_ends_the_negotiation() {
     assert_eq!(failed(progress), NegotiateError::EmptyMenu);
     assert_eq!(client.sent.borrow().len(), 1, "nothing was bought");
     let again = menu_event(0, vec![entry(1, 1)]);
-    assert_eq!(
-        negotiation.on_event(&client, &again, NOW),
-        Progress::NotMine
-    );
+    assert_eq!(negotiation.on_event(&client, &again, NOW), Progress::NotMine);
 }
 
 #[test]
@@ -455,22 +353,12 @@ fn every_error_code_has_its_meaning() {
         (-32_603, InternalError),
         (4_711, Other(4_711)),
     ];
-    let get_info = [
-        (200, UnrecognizedOrStaleToken),
-        (201, Other(201)),
-        (202, Other(202)),
-    ];
+    let get_info = [(200, UnrecognizedOrStaleToken), (201, Other(201)), (202, Other(202))];
     for (code, reason) in both.iter().chain(&get_info).copied() {
         let (client, mut negotiation) = begun(policy());
         let event = failure(Request::GetInfo, 0, code, "no");
         let error = failed(negotiation.on_event(&client, &event, NOW));
-        assert_eq!(
-            error,
-            NegotiateError::Refused {
-                reason,
-                said: "no".to_owned()
-            }
-        );
+        assert_eq!(error, NegotiateError::Refused { reason, said: "no".to_owned() });
     }
     let buy = [
         (200, Other(200)),
@@ -482,13 +370,7 @@ fn every_error_code_has_its_meaning() {
         let (client, mut negotiation) = bought(policy());
         let error =
             failed(negotiation.on_event(&client, &failure(Request::Buy, 1, code, "no"), NOW));
-        assert_eq!(
-            error,
-            NegotiateError::Refused {
-                reason,
-                said: "no".to_owned()
-            }
-        );
+        assert_eq!(error, NegotiateError::Refused { reason, said: "no".to_owned() });
         assert!(error.to_string().ends_with("(it says: no)"), "{error}");
     }
 }
@@ -499,9 +381,7 @@ fn the_words_of_an_lsp_are_cut_and_cleaned() {
     let rude = format!("a\u{1b}[2J\n\u{202e}b{}", "é".repeat(60_000));
     let event = failure(Request::GetInfo, 0, 200, &rude);
     let error = failed(negotiation.on_event(&client, &event, NOW));
-    let NegotiateError::Refused { said, .. } = error else {
-        panic!("{error}")
-    };
+    let NegotiateError::Refused { said, .. } = error else { panic!("{error}") };
     assert_eq!(said, format!("a[2Jb{}", "é".repeat(251)));
 }
 
@@ -510,30 +390,20 @@ fn silence_ends_a_negotiation() {
     for (client, mut negotiation) in [begun(policy()), bought(policy())] {
         let deadline = NOW + Duration::from_secs(30);
         assert_eq!(negotiation.check_timeout(deadline - SECOND), None);
-        assert_eq!(
-            negotiation.check_timeout(Duration::ZERO),
-            None,
-            "the clock went back"
-        );
+        assert_eq!(negotiation.check_timeout(Duration::ZERO), None, "the clock went back");
         let error = NegotiateError::TimedOut { after_secs: 30 };
         assert_eq!(negotiation.check_timeout(deadline), Some(error));
         assert_eq!(negotiation.check_timeout(deadline), None);
         let late = [menu_event(0, vec![entry(1, 1)]), scid_event(1, SCID, 144)];
         for event in late {
-            assert_eq!(
-                negotiation.on_event(&client, &event, deadline),
-                Progress::NotMine
-            );
+            assert_eq!(negotiation.on_event(&client, &event, deadline), Progress::NotMine);
         }
     }
 }
 
 #[test]
 fn a_request_that_is_not_sent_ends_it_too() {
-    let client = Client {
-        fails: true,
-        ..Client::default()
-    };
+    let client = Client { fails: true, ..Client::default() };
     let mut negotiation = Negotiation::begin(&client, node(1), policy(), NOW);
     let progress = negotiation.on_event(&client, &menu_event(0, vec![entry(1, 1)]), NOW);
     assert!(matches!(failed(progress), NegotiateError::NotSent(_)));
@@ -595,40 +465,24 @@ struct Wire {
 impl Wire {
     fn new() -> Self {
         let manager = Arc::new(Manager::default());
-        Self {
-            watch: MenuWatch::new(Arc::clone(&manager)),
-            manager,
-        }
+        Self { watch: MenuWatch::new(Arc::clone(&manager)), manager }
     }
 
     fn sends(&self, n: usize, method: &str) {
         let payload =
             format!(r#"{{"jsonrpc":"2.0","id":"{n}","method":"{method}","params":{{}}}}"#);
-        self.manager
-            .outbox
-            .lock()
-            .unwrap()
-            .push((node(1), RawLSPSMessage { payload }));
+        self.manager.outbox.lock().unwrap().push((node(1), RawLSPSMessage { payload }));
         assert_eq!(self.watch.get_and_clear_pending_msg().len(), 1);
     }
 
     fn receives(&self, peer: u8, payload: &str) {
-        let msg = RawLSPSMessage {
-            payload: payload.to_owned(),
-        };
+        let msg = RawLSPSMessage { payload: payload.to_owned() };
         self.watch.handle_custom_message(msg, node(peer)).unwrap();
-        assert_eq!(
-            self.manager.inbox.lock().unwrap().pop().as_deref(),
-            Some(payload),
-            "passed on"
-        );
+        assert_eq!(self.manager.inbox.lock().unwrap().pop().as_deref(), Some(payload), "passed on");
     }
 
     fn receives_result(&self, n: usize, result: &str) {
-        self.receives(
-            1,
-            &format!(r#"{{"jsonrpc":"2.0","id":"{n}","result":{result}}}"#),
-        );
+        self.receives(1, &format!(r#"{{"jsonrpc":"2.0","id":"{n}","result":{result}}}"#));
     }
 }
 
@@ -662,10 +516,7 @@ fn watched(policy: NegotiationPolicy, menu: &str, buy: &str) -> Progress {
 #[test]
 fn unknown_fields_end_the_negotiation() {
     let (menu, buy) = (menu_json(""), format!("{BUY}}}"));
-    assert!(matches!(
-        watched(policy(), &menu, &buy),
-        Progress::Done(Ok(_))
-    ));
+    assert!(matches!(watched(policy(), &menu, &buy), Progress::Done(Ok(_))));
     let more = menu_json(r#","ongoing_proportional":0,"setup\u001b_fee":"5""#);
     let fields = vec!["ongoing_proportional".to_owned(), "setup_fee".to_owned()];
     let error = failed(watched(policy(), &more, &buy));
@@ -684,27 +535,12 @@ fn the_lease_has_the_trust_model_the_lsp_named() {
     use TrustModel::{ClientTrustsLsp, LspTrustsClient};
     for (flag, accepted, outcome) in [
         ("", ClientTrustsLsp, Ok(LspTrustsClient)),
-        (
-            r#","client_trusts_lsp":false"#,
-            ClientTrustsLsp,
-            Ok(LspTrustsClient),
-        ),
-        (
-            r#","client_trusts_lsp":true"#,
-            ClientTrustsLsp,
-            Ok(ClientTrustsLsp),
-        ),
+        (r#","client_trusts_lsp":false"#, ClientTrustsLsp, Ok(LspTrustsClient)),
+        (r#","client_trusts_lsp":true"#, ClientTrustsLsp, Ok(ClientTrustsLsp)),
         ("", LspTrustsClient, Ok(LspTrustsClient)),
-        (
-            r#","client_trusts_lsp":true"#,
-            LspTrustsClient,
-            Err(NegotiateError::TrustNotGiven),
-        ),
+        (r#","client_trusts_lsp":true"#, LspTrustsClient, Err(NegotiateError::TrustNotGiven)),
     ] {
-        let policy = NegotiationPolicy {
-            trust_model: accepted,
-            ..policy()
-        };
+        let policy = NegotiationPolicy { trust_model: accepted, ..policy() };
         match watched(policy, &menu_json(""), &format!("{BUY}{flag}}}")) {
             Progress::Done(lease) => assert_eq!(lease.map(|lease| lease.trust_model), outcome),
             progress @ (Progress::NotMine | Progress::Waiting) => panic!("{progress:?}"),
@@ -735,15 +571,7 @@ fn only_the_first_answer_of_the_peer_that_was_asked_counts() {
     wire.receives(1, r#"{"id":"0","method":"lsps2.buy","result":{}}"#);
     wire.receives(1, r#"{"id":"0","error":{"code":1,"message":"no"}}"#);
     wire.receives(1, r#"{"id":0,"result":{}}"#);
-    for noise in [
-        "",
-        "{",
-        "[]",
-        "null",
-        "\"id\"",
-        r#"{"id":"0"}"#,
-        &"[".repeat(50_000),
-    ] {
+    for noise in ["", "{", "[]", "null", "\"id\"", r#"{"id":"0"}"#, &"[".repeat(50_000)] {
         wire.receives(1, noise);
     }
     assert_eq!(observations.take(&node(1), "0"), None);
@@ -753,10 +581,7 @@ fn only_the_first_answer_of_the_peer_that_was_asked_counts() {
     wire.receives_result(2, "{}");
     let trust_model = TrustModel::ClientTrustsLsp;
     assert_eq!(observations.take(&node(2), "0"), None);
-    assert_eq!(
-        observations.take(&node(1), "0"),
-        Some(Observed::Buy { trust_model })
-    );
+    assert_eq!(observations.take(&node(1), "0"), Some(Observed::Buy { trust_model }));
     assert_eq!(observations.take(&node(1), "0"), None, "taken");
     assert_eq!(observations.take(&node(1), "2"), None, "not LSPS2");
 }

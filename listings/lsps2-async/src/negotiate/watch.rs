@@ -77,12 +77,7 @@ impl Observations {
         if asked.len() == MAX_REQUESTS {
             asked.pop_front();
         }
-        asked.push_back(Asked {
-            lsp,
-            request_id,
-            method,
-            answer: None,
-        });
+        asked.push_back(Asked { lsp, request_id, method, answer: None });
     }
 
     /// The first answer counts, as it does for LDK.
@@ -92,11 +87,7 @@ impl Observations {
         };
         let mut asked = self.lock();
         let pending = |a: &&mut Asked| a.lsp == *lsp && a.request_id == request_id;
-        if let Some(asked) = asked
-            .iter_mut()
-            .find(pending)
-            .filter(|a| a.answer.is_none())
-        {
+        if let Some(asked) = asked.iter_mut().find(pending).filter(|a| a.answer.is_none()) {
             asked.answer = Some(observe(asked.method, &result));
         }
     }
@@ -137,10 +128,7 @@ pub struct MenuWatch<H> {
 impl<H> MenuWatch<H> {
     /// Wraps a handler, for instance an `Arc<LiquidityManager<..>>`.
     pub fn new(inner: H) -> Self {
-        Self {
-            inner,
-            observations: Observations::default(),
-        }
+        Self { inner, observations: Observations::default() }
     }
 
     /// What has been seen, for [`Negotiation::watched_by`](super::Negotiation::watched_by).
@@ -171,8 +159,7 @@ where
         sender_node_id: PublicKey,
     ) -> Result<(), LightningError> {
         // Before the manager sees it: its event may be handled at once, on another thread.
-        self.observations
-            .note_response(&sender_node_id, &msg.payload);
+        self.observations.note_response(&sender_node_id, &msg.payload);
         self.inner.handle_custom_message(msg, sender_node_id)
     }
 
@@ -228,19 +215,13 @@ fn read_response(payload: &str) -> Option<(String, Value)> {
 
 fn observe(method: Method, result: &Value) -> Observed {
     match method {
-        Method::GetInfo => Observed::Menu {
-            unknown_fields: unknown_fields(result),
-        },
-        Method::Buy => Observed::Buy {
-            trust_model: trust_model(result),
-        },
+        Method::GetInfo => Observed::Menu { unknown_fields: unknown_fields(result) },
+        Method::Buy => Observed::Buy { trust_model: trust_model(result) },
     }
 }
 
 fn unknown_fields(result: &Value) -> Vec<String> {
-    let menu = result
-        .get("opening_fee_params_menu")
-        .and_then(Value::as_array);
+    let menu = result.get("opening_fee_params_menu").and_then(Value::as_array);
     let entries = menu.into_iter().flatten().filter_map(Value::as_object);
     let names = entries.flat_map(|entry| entry.keys());
     let mut unknown = Vec::new();

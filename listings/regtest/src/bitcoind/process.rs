@@ -59,13 +59,7 @@ impl BitcoindProcess {
         let port = free_port().context("cannot find a free port for bitcoind")?;
         let errors = folder.path().join("stderr.log");
         let child = Command::new(exe)
-            .args([
-                "-regtest",
-                "-server",
-                "-listen=0",
-                "-txindex=1",
-                "-blockfilterindex=0",
-            ])
+            .args(["-regtest", "-server", "-listen=0", "-txindex=1", "-blockfilterindex=0"])
             .args(["-fallbackfee=0.00001", "-debug=0", "-printtoconsole=0"])
             .args(["-rpcbind=127.0.0.1", "-rpcallowip=127.0.0.1"])
             .arg(format!("-rpcport={port}"))
@@ -85,11 +79,7 @@ impl BitcoindProcess {
             if let Ok(endpoint) = Endpoint::new(loopback(port).to_string(), cookie.clone()) {
                 let answer = endpoint.call("getblockchaininfo", &[]);
                 if let Ok(Ok(_)) = tokio::time::timeout_at(deadline, answer).await {
-                    return Ok(BitcoindProcess {
-                        endpoint,
-                        _child: child,
-                        _folder: folder,
-                    });
+                    return Ok(BitcoindProcess { endpoint, _child: child, _folder: folder });
                 }
             }
             if let Some(status) = child.0.try_wait().context("cannot watch bitcoind")? {

@@ -26,10 +26,7 @@ pub(super) struct TipWatch {
 
 impl TipWatch {
     pub fn new(endpoint: Endpoint) -> TipWatch {
-        TipWatch {
-            endpoint,
-            seen: Mutex::new(None),
-        }
+        TipWatch { endpoint, seen: Mutex::new(None) }
     }
 
     /// Returns once the tip is not `known`.

@@ -79,14 +79,7 @@ impl Ledger {
         let hash = block.block_hash();
         let chainwork = block.header.work();
         Ledger {
-            blocks: HashMap::from([(
-                hash,
-                StoredBlock {
-                    block,
-                    height: 0,
-                    chainwork,
-                },
-            )]),
+            blocks: HashMap::from([(hash, StoredBlock { block, height: 0, chainwork })]),
             active: vec![hash],
             changes: vec![Changes::default()],
             coins: HashMap::new(),
@@ -147,10 +140,7 @@ impl Ledger {
 
     /// The place of the next block.
     pub fn next_place(&self) -> Place {
-        Place {
-            height: self.height() + 1,
-            median_time: self.median_time(self.height()),
-        }
+        Place { height: self.height() + 1, median_time: self.median_time(self.height()) }
     }
 
     /// Checks `block` as a node would check one from a stranger, and makes it the tip.
@@ -167,17 +157,9 @@ impl Ledger {
         let hash = block.block_hash();
         let chainwork = self.blocks[&self.tip()].chainwork + block.header.work();
         for (position, tx) in block.txdata.iter().enumerate() {
-            self.transactions
-                .insert(tx.compute_txid(), (place.height, position));
+            self.transactions.insert(tx.compute_txid(), (place.height, position));
         }
-        self.blocks.insert(
-            hash,
-            StoredBlock {
-                block,
-                height: place.height,
-                chainwork,
-            },
-        );
+        self.blocks.insert(hash, StoredBlock { block, height: place.height, chainwork });
         self.active.push(hash);
         self.changes.push(changes);
         Ok(())
@@ -201,33 +183,21 @@ impl Ledger {
     /// The rules about a block as a whole.
     fn check_block(&self, block: &Block, place: Place) -> Result<(), BlockError> {
         let require = |ok: bool, rule| {
-            if ok {
-                Ok(())
-            } else {
-                Err(BlockError::Block(rule))
-            }
+            if ok { Ok(()) } else { Err(BlockError::Block(rule)) }
         };
         let header = &block.header;
         require(header.prev_blockhash == self.tip(), "prev-blk-not-tip")?;
-        require(
-            header.bits == CompactTarget::from_consensus(BITS),
-            "bad-diffbits",
-        )?;
+        require(header.bits == CompactTarget::from_consensus(BITS), "bad-diffbits")?;
         require(header.validate_pow(header.target()).is_ok(), "high-hash")?;
         require(header.time > place.median_time, "time-too-old")?;
         require(block.check_merkle_root(), "bad-txnmrklroot")?;
         require(block.check_witness_commitment(), "bad-witness-merkle-match")?;
         require(block.weight() <= Weight::MAX_BLOCK, "bad-blk-weight")?;
 
-        let (coinbase, others) = block
-            .txdata
-            .split_first()
-            .ok_or(BlockError::Block("bad-blk-length"))?;
+        let (coinbase, others) =
+            block.txdata.split_first().ok_or(BlockError::Block("bad-blk-length"))?;
         require(coinbase.is_coinbase(), "bad-cb-missing")?;
-        require(
-            !others.iter().any(Transaction::is_coinbase),
-            "bad-cb-multiple",
-        )?;
+        require(!others.iter().any(Transaction::is_coinbase), "bad-cb-multiple")?;
         // BIP 34: the height comes first, so that no two coinbases have the same id.
         let height = Builder::new().push_int(place.height.into()).into_script();
         let script = coinbase.input[0].script_sig.as_bytes();
@@ -284,11 +254,7 @@ impl Ledger {
                 changes.created.push(outpoint);
             }
         }
-        let claimed: Amount = block.txdata[0]
-            .output
-            .iter()
-            .map(|output| output.value)
-            .sum();
+        let claimed: Amount = block.txdata[0].output.iter().map(|output| output.value).sum();
         if claimed > allowed {
             return Err(BlockError::Block("bad-cb-amount"));
         }
@@ -308,9 +274,5 @@ impl Ledger {
 /// What the miner of the block at `height` may create.
 pub(super) fn subsidy(height: u32) -> Amount {
     let halvings = height / HALVING_INTERVAL;
-    Amount::from_sat(
-        (50 * Amount::ONE_BTC.to_sat())
-            .checked_shr(halvings)
-            .unwrap_or(0),
-    )
+    Amount::from_sat((50 * Amount::ONE_BTC.to_sat()).checked_shr(halvings).unwrap_or(0))
 }

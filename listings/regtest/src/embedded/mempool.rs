@@ -75,14 +75,8 @@ impl Mempool {
         rules::check_scripts(tx, &coins)?;
 
         self.remove(&replaced);
-        self.spends
-            .extend(tx.input.iter().map(|input| (input.previous_output, txid)));
-        self.entries.push(Entry {
-            tx: tx.clone(),
-            txid,
-            fee,
-            sigop_cost,
-        });
+        self.spends.extend(tx.input.iter().map(|input| (input.previous_output, txid)));
+        self.entries.push(Entry { tx: tx.clone(), txid, fee, sigop_cost });
         Ok(())
     }
 
@@ -112,37 +106,20 @@ impl Mempool {
         if replaced.contains(&outpoint.txid) {
             return Err(TxError::SpendsConflicting(outpoint));
         }
-        let parent = self
-            .get(&outpoint.txid)
-            .ok_or(TxError::MissingInput(outpoint))?;
-        let output = parent
-            .tx
-            .output
-            .get(outpoint.vout as usize)
-            .ok_or(TxError::MissingInput(outpoint))?;
-        Ok(Coin {
-            output: output.clone(),
-            height: next_height,
-            coinbase: false,
-        })
+        let parent = self.get(&outpoint.txid).ok_or(TxError::MissingInput(outpoint))?;
+        let output =
+            parent.tx.output.get(outpoint.vout as usize).ok_or(TxError::MissingInput(outpoint))?;
+        Ok(Coin { output: output.clone(), height: next_height, coinbase: false })
     }
 
     /// The entries that spend the same outputs as `tx`, and all their descendants.
     fn conflicts(&self, tx: &Transaction) -> HashSet<Txid> {
         let spender = |outpoint| self.spends.get(&outpoint).copied();
-        let mut found: HashSet<Txid> = tx
-            .input
-            .iter()
-            .filter_map(|input| spender(input.previous_output))
-            .collect();
+        let mut found: HashSet<Txid> =
+            tx.input.iter().filter_map(|input| spender(input.previous_output)).collect();
         // One pass is enough, because children come after their parents.
         for entry in &self.entries {
-            if entry
-                .tx
-                .input
-                .iter()
-                .any(|input| found.contains(&input.previous_output.txid))
-            {
+            if entry.tx.input.iter().any(|input| found.contains(&input.previous_output.txid)) {
                 found.insert(entry.txid);
             }
         }
@@ -159,17 +136,10 @@ impl Mempool {
         let Some(conflict) = spent.find(|outpoint| self.spends.contains_key(outpoint)) else {
             return Ok(());
         };
-        let replaced = self
-            .entries
-            .iter()
-            .filter(|entry| replaced.contains(&entry.txid));
+        let replaced = self.entries.iter().filter(|entry| replaced.contains(&entry.txid));
         let replaced: Amount = replaced.map(|entry| entry.fee).sum();
         if fee <= replaced {
-            return Err(TxError::InsufficientFee {
-                fee,
-                replaced,
-                conflict,
-            });
+            return Err(TxError::InsufficientFee { fee, replaced, conflict });
         }
         Ok(())
     }

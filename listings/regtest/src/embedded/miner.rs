@@ -44,10 +44,7 @@ pub(super) fn next_block(
         bits: CompactTarget::from_consensus(BITS),
         nonce: 0,
     };
-    let mut block = Block {
-        header,
-        txdata: vec![coinbase],
-    };
+    let mut block = Block { header, txdata: vec![coinbase] };
     let fees = fill(&mut block, mempool);
     block.txdata[0].output[0].value = subsidy(place.height) + fees;
     commit_to_witnesses(&mut block);
@@ -77,14 +74,8 @@ fn coinbase(height: u32, extra_nonce: u64, pay_to: &Script) -> Transaction {
             witness: Witness::from_slice(&[WITNESS_RESERVED]),
         }],
         output: vec![
-            TxOut {
-                value: Amount::ZERO,
-                script_pubkey: pay_to.to_owned(),
-            },
-            TxOut {
-                value: Amount::ZERO,
-                script_pubkey: commitment_script([0; 32]),
-            },
+            TxOut { value: Amount::ZERO, script_pubkey: pay_to.to_owned() },
+            TxOut { value: Amount::ZERO, script_pubkey: commitment_script([0; 32]) },
         ],
     }
 }
@@ -95,10 +86,7 @@ fn commitment_script(commitment: [u8; 32]) -> ScriptBuf {
         // 36 bytes are far below the limit of a push
         let _ = data.push(byte);
     }
-    Builder::new()
-        .push_opcode(OP_RETURN)
-        .push_slice(data)
-        .into_script()
+    Builder::new().push_opcode(OP_RETURN).push_slice(data).into_script()
 }
 
 /// Adds what fits of the mempool, and returns the fees.
@@ -109,11 +97,7 @@ fn fill(block: &mut Block, mempool: &Mempool) -> Amount {
     let mut fees = Amount::ZERO;
     let mut left_out = HashSet::new();
     for entry in mempool.entries() {
-        let orphan = entry
-            .tx
-            .input
-            .iter()
-            .any(|i| left_out.contains(&i.previous_output.txid));
+        let orphan = entry.tx.input.iter().any(|i| left_out.contains(&i.previous_output.txid));
         let full = weight + entry.tx.weight() > Weight::MAX_BLOCK
             || sigops + entry.sigop_cost > MAX_BLOCK_SIGOPS_COST as usize;
         if orphan || full {

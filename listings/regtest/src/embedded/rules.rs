@@ -52,11 +52,7 @@ pub(super) enum TxError {
     /// An input's script or signature fails.
     Script { input: usize },
     /// Replaces mempool transactions without paying more than they do.
-    InsufficientFee {
-        fee: Amount,
-        replaced: Amount,
-        conflict: OutPoint,
-    },
+    InsufficientFee { fee: Amount, replaced: Amount, conflict: OutPoint },
     /// Replaces a transaction that it spends from.
     SpendsConflicting(OutPoint),
 }
@@ -87,20 +83,13 @@ impl fmt::Display for TxError {
                 place.height, place.median_time
             ),
             TxError::NonBip68Final { input } => {
-                write!(
-                    f,
-                    "non-BIP68-final: the relative lock time of input {input}"
-                )
+                write!(f, "non-BIP68-final: the relative lock time of input {input}")
             }
             TxError::Script { input } => write!(
                 f,
                 "mempool-script-verify-flag-failed: the script or signature of input {input}"
             ),
-            TxError::InsufficientFee {
-                fee,
-                replaced,
-                conflict,
-            } => write!(
+            TxError::InsufficientFee { fee, replaced, conflict } => write!(
                 f,
                 "insufficient fee: {conflict} is already spent in the mempool, and a replacement \
                  must pay more than {} sat (it pays {} sat)",
@@ -140,11 +129,7 @@ pub(super) fn check_form(tx: &Transaction) -> Result<(), TxError> {
         }
     }
     let mut seen = HashSet::new();
-    if !tx
-        .input
-        .iter()
-        .all(|input| seen.insert(input.previous_output))
-    {
+    if !tx.input.iter().all(|input| seen.insert(input.previous_output)) {
         return fail("bad-txns-inputs-duplicate");
     }
     if tx.is_coinbase() {
@@ -160,11 +145,7 @@ pub(super) fn check_form(tx: &Transaction) -> Result<(), TxError> {
 /// Checks `nLockTime` (`IsFinalTx` in Bitcoin Core).
 pub(super) fn check_lock_time(tx: &Transaction, place: Place) -> Result<(), TxError> {
     let lock_time = tx.lock_time.to_consensus_u32();
-    let now = if lock_time < LOCK_TIME_THRESHOLD {
-        place.height
-    } else {
-        place.median_time
-    };
+    let now = if lock_time < LOCK_TIME_THRESHOLD { place.height } else { place.median_time };
     // The lock names the last block (or second) which may not contain the transaction.
     let passed = lock_time == 0 || lock_time < now;
     if passed || tx.input.iter().all(|input| input.sequence == Sequence::MAX) {
@@ -222,9 +203,7 @@ pub(super) fn check_values(
     // Neither sum overflows: no more than 21 million BTC exist, and `check_form` bounds outputs.
     let inputs: Amount = coins.iter().map(|coin| coin.output.value).sum();
     let outputs: Amount = tx.output.iter().map(|output| output.value).sum();
-    inputs
-        .checked_sub(outputs)
-        .ok_or(TxError::BelowOutputs { inputs, outputs })
+    inputs.checked_sub(outputs).ok_or(TxError::BelowOutputs { inputs, outputs })
 }
 
 /// Runs the script of every input with the consensus code of Bitcoin Core.

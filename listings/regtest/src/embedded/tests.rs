@@ -36,10 +36,7 @@ fn spend(outpoint: OutPoint, value: Amount) -> Transaction {
         version: transaction::Version::TWO,
         lock_time: LockTime::ZERO,
         input: vec![input(outpoint)],
-        output: vec![TxOut {
-            value,
-            script_pubkey: anyone(),
-        }],
+        output: vec![TxOut { value, script_pubkey: anyone() }],
     }
 }
 
@@ -66,26 +63,14 @@ async fn values_must_add_up() {
     let (chain, coins) = chain_with_coins(2).await;
     let tx = spend(coins[0], COIN + Amount::ONE_SAT);
     let outputs = COIN + Amount::ONE_SAT;
-    assert_eq!(
-        send(&chain, &tx),
-        Err(TxError::BelowOutputs {
-            inputs: COIN,
-            outputs
-        })
-    );
+    assert_eq!(send(&chain, &tx), Err(TxError::BelowOutputs { inputs: COIN, outputs }));
     // an output above all money in the world, which could make a sum overflow
     let mut tx = spend(coins[0], Amount::from_sat(u64::MAX));
     tx.output.push(tx.output[0].clone());
-    assert_eq!(
-        send(&chain, &tx),
-        Err(TxError::Malformed("bad-txns-vout-toolarge"))
-    );
+    assert_eq!(send(&chain, &tx), Err(TxError::Malformed("bad-txns-vout-toolarge")));
     let mut tx = spend(coins[0], Amount::MAX_MONEY);
     tx.output.push(tx.output[0].clone());
-    assert_eq!(
-        send(&chain, &tx),
-        Err(TxError::Malformed("bad-txns-txouttotal-toolarge"))
-    );
+    assert_eq!(send(&chain, &tx), Err(TxError::Malformed("bad-txns-txouttotal-toolarge")));
     // two inputs count together
     let mut tx = spend(coins[0], COIN + COIN);
     tx.input.push(input(coins[1]));
@@ -103,42 +88,24 @@ async fn inputs_must_exist_and_differ() {
     assert_eq!(send(&chain, &child), Ok(()));
     // an output which its transaction, here in the mempool, does not have
     let beyond = OutPoint::new(parent.compute_txid(), 1);
-    assert_eq!(
-        send(&chain, &spend(beyond, COIN)),
-        Err(TxError::MissingInput(beyond))
-    );
+    assert_eq!(send(&chain, &spend(beyond, COIN)), Err(TxError::MissingInput(beyond)));
 
     let mut tx = spend(coins[0], COIN);
     tx.input.push(tx.input[0].clone());
-    assert_eq!(
-        send(&chain, &tx),
-        Err(TxError::Malformed("bad-txns-inputs-duplicate"))
-    );
+    assert_eq!(send(&chain, &tx), Err(TxError::Malformed("bad-txns-inputs-duplicate")));
     tx.input.clear();
-    assert_eq!(
-        send(&chain, &tx),
-        Err(TxError::Malformed("bad-txns-vin-empty"))
-    );
+    assert_eq!(send(&chain, &tx), Err(TxError::Malformed("bad-txns-vin-empty")));
     let mut tx = spend(coins[0], COIN);
     tx.output.clear();
-    assert_eq!(
-        send(&chain, &tx),
-        Err(TxError::Malformed("bad-txns-vout-empty"))
-    );
+    assert_eq!(send(&chain, &tx), Err(TxError::Malformed("bad-txns-vout-empty")));
     let mut tx = spend(coins[0], COIN);
     tx.input.push(input(OutPoint::null()));
-    assert_eq!(
-        send(&chain, &tx),
-        Err(TxError::Malformed("bad-txns-prevout-null"))
-    );
+    assert_eq!(send(&chain, &tx), Err(TxError::Malformed("bad-txns-prevout-null")));
     let coinbase = genesis_block(Network::Regtest).txdata.remove(0);
     assert_eq!(send(&chain, &coinbase), Err(TxError::Malformed("coinbase")));
     // the coinbase of the genesis block never became a coin
     let genesis = OutPoint::new(coinbase.compute_txid(), 0);
-    assert_eq!(
-        send(&chain, &spend(genesis, COIN)),
-        Err(TxError::MissingInput(genesis))
-    );
+    assert_eq!(send(&chain, &spend(genesis, COIN)), Err(TxError::MissingInput(genesis)));
 }
 
 #[tokio::test]
@@ -167,10 +134,7 @@ async fn a_taproot_signature_is_checked() {
     // The signature commits to the values and scripts of all spent outputs, also the other one.
     let mut tx = spend(OutPoint::new(fund.compute_txid(), 0), COIN);
     tx.input.push(input(coins[1]));
-    let other = TxOut {
-        value: COIN,
-        script_pubkey: anyone(),
-    };
+    let other = TxOut { value: COIN, script_pubkey: anyone() };
     let sign = |tx: &mut Transaction, other: TxOut| {
         let prevouts = [fund.output[0].clone(), other];
         let sighash = SighashCache::new(&*tx)
@@ -180,13 +144,7 @@ async fn a_taproot_signature_is_checked() {
         tx.input[0].witness = Witness::from_slice(&[signature.serialize()]);
     };
     assert_eq!(send(&chain, &tx), Err(TxError::Script { input: 0 }));
-    sign(
-        &mut tx,
-        TxOut {
-            value: COIN - Amount::ONE_SAT,
-            ..other.clone()
-        },
-    );
+    sign(&mut tx, TxOut { value: COIN - Amount::ONE_SAT, ..other.clone() });
     assert_eq!(send(&chain, &tx), Err(TxError::Script { input: 0 }));
     sign(&mut tx, other);
     assert_eq!(send(&chain, &tx), Ok(()));
@@ -238,16 +196,8 @@ async fn a_relative_lock_in_seconds_has_to_pass() {
     assert_eq!(send(&chain, &child), Ok(()));
     // the same with version 1, in which BIP 68 does not count
     child.version = transaction::Version::ONE;
-    let coin = chain
-        .state()
-        .ledger
-        .coin(&child.input[0].previous_output)
-        .cloned()
-        .unwrap();
-    let place = rules::Place {
-        height: height + 1,
-        median_time: coin_time,
-    };
+    let coin = chain.state().ledger.coin(&child.input[0].previous_output).cloned().unwrap();
+    let place = rules::Place { height: height + 1, median_time: coin_time };
     let check = |tx: &Transaction| {
         rules::check_relative_locks(tx, std::slice::from_ref(&coin), place, |_| coin_time)
     };
@@ -299,19 +249,10 @@ async fn bad_blocks_are_refused() {
     let refused = |rule| Err(BlockError::Block(rule));
     let genesis = genesis_block(Network::Regtest).block_hash();
     let median = chain.best_block().2;
-    assert_eq!(
-        spoiled(&chain, |b| b.header.prev_blockhash = genesis),
-        refused("prev-blk-not-tip")
-    );
-    assert_eq!(
-        spoiled(&chain, |b| b.header.time = median),
-        refused("time-too-old")
-    );
+    assert_eq!(spoiled(&chain, |b| b.header.prev_blockhash = genesis), refused("prev-blk-not-tip"));
+    assert_eq!(spoiled(&chain, |b| b.header.time = median), refused("time-too-old"));
     let zeros = TxMerkleNode::all_zeros();
-    assert_eq!(
-        spoiled(&chain, |b| b.header.merkle_root = zeros),
-        refused("bad-txnmrklroot")
-    );
+    assert_eq!(spoiled(&chain, |b| b.header.merkle_root = zeros), refused("bad-txnmrklroot"));
     let no_coinbase = |b: &mut Block| {
         b.txdata.remove(0);
         fix_merkle_root(b);
@@ -380,13 +321,7 @@ async fn a_full_block_leaves_the_rest_for_the_next() {
     let mut sent = Vec::new();
     for coin in &coins {
         let mut tx = spend(*coin, COIN);
-        tx.output.extend(vec![
-            TxOut {
-                value: Amount::ZERO,
-                script_pubkey: large.clone()
-            };
-            11
-        ]);
+        tx.output.extend(vec![TxOut { value: Amount::ZERO, script_pubkey: large.clone() }; 11]);
         send(&chain, &tx).unwrap();
         sent.push(tx.compute_txid());
     }
@@ -404,13 +339,7 @@ async fn a_full_block_leaves_the_rest_for_the_next() {
     assert_eq!(chain.block(&second).unwrap().txdata.len(), 1 + 3);
 
     let mut tx = spend(OutPoint::new(sent[0], 0), COIN);
-    tx.output.extend(vec![
-        TxOut {
-            value: Amount::ZERO,
-            script_pubkey: large
-        };
-        12
-    ]);
+    tx.output.extend(vec![TxOut { value: Amount::ZERO, script_pubkey: large }; 12]);
     assert_eq!(send(&chain, &tx), Err(TxError::Malformed("tx-size")));
 }
 

@@ -79,10 +79,7 @@ fn refusal(result: Result<(), BroadcastError>, tx: &Transaction) -> String {
 #[track_caller]
 fn assert_refused(result: Result<(), BroadcastError>, tx: &Transaction, word: &str) {
     let reason = refusal(result, tx);
-    assert!(
-        reason.contains(word),
-        "the reason must contain {word:?}: {reason:?}"
-    );
+    assert!(reason.contains(word), "the reason must contain {word:?}: {reason:?}");
 }
 
 async fn send(chain: &Chain, tx: &Transaction) -> Result<(), BroadcastError> {
@@ -90,18 +87,12 @@ async fn send(chain: &Chain, tx: &Transaction) -> Result<(), BroadcastError> {
 }
 
 async fn mine(chain: &Chain, blocks: u32) -> Vec<BlockHash> {
-    chain
-        .mine(blocks, &Wallet::new().script())
-        .await
-        .expect("mining works")
+    chain.mine(blocks, &Wallet::new().script()).await.expect("mining works")
 }
 
 /// The transactions of a block after its coinbase.
 async fn txids(chain: &Chain, hash: &BlockHash) -> Vec<Txid> {
-    block(chain, hash).await.txdata[1..]
-        .iter()
-        .map(Transaction::compute_txid)
-        .collect()
+    block(chain, hash).await.txdata[1..].iter().map(Transaction::compute_txid).collect()
 }
 
 async fn starts_with_the_regtest_genesis_block(chain: Chain) {
@@ -109,13 +100,7 @@ async fn starts_with_the_regtest_genesis_block(chain: Chain) {
     assert_eq!(chain.height().await.unwrap(), 0);
     assert_eq!(chain.tip().await.unwrap(), genesis.block_hash());
     assert_eq!(block(&chain, &genesis.block_hash()).await, genesis);
-    assert_eq!(
-        chain
-            .transaction(genesis.txdata[0].compute_txid())
-            .await
-            .unwrap(),
-        None
-    );
+    assert_eq!(chain.transaction(genesis.txdata[0].compute_txid()).await.unwrap(), None);
     assert!(chain.mempool().await.unwrap().is_empty());
 }
 
@@ -126,19 +111,13 @@ async fn mines_blocks_with_subsidy_and_fees(chain: Chain) {
     let tx = wallet.spend(&coin, |_| ());
     send(&chain, &tx).await.unwrap();
     assert_eq!(chain.mempool().await.unwrap(), [tx.compute_txid()]);
-    assert_eq!(
-        chain.transaction(tx.compute_txid()).await.unwrap(),
-        Some(tx.clone())
-    );
+    assert_eq!(chain.transaction(tx.compute_txid()).await.unwrap(), Some(tx.clone()));
 
     let mined = mine(&chain, 1).await;
     assert_eq!(chain.height().await.unwrap(), 102);
     assert_eq!(chain.tip().await.unwrap(), mined[0]);
     assert!(chain.mempool().await.unwrap().is_empty());
-    assert_eq!(
-        chain.transaction(tx.compute_txid()).await.unwrap(),
-        Some(tx.clone())
-    );
+    assert_eq!(chain.transaction(tx.compute_txid()).await.unwrap(), Some(tx.clone()));
     let holds_it = block(&chain, &mined[0]).await;
     assert_eq!(holds_it.txdata[1], tx);
     let with_fee = Amount::from_int_btc(50) + Amount::from_sat(FEE);
@@ -148,14 +127,8 @@ async fn mines_blocks_with_subsidy_and_fees(chain: Chain) {
     // the subsidy halves with block 150
     let mined = mine(&chain, 48).await;
     let subsidy = |block: bitcoin::Block| block.txdata[0].output[0].value;
-    assert_eq!(
-        subsidy(block(&chain, &mined[46]).await),
-        Amount::from_int_btc(50)
-    );
-    assert_eq!(
-        subsidy(block(&chain, &mined[47]).await),
-        Amount::from_int_btc(25)
-    );
+    assert_eq!(subsidy(block(&chain, &mined[46]).await), Amount::from_int_btc(50));
+    assert_eq!(subsidy(block(&chain, &mined[47]).await), Amount::from_int_btc(25));
 }
 
 async fn a_coinbase_matures_after_100_blocks(chain: Chain) {
@@ -211,9 +184,7 @@ async fn refuses_a_bad_signature(chain: Chain) {
 async fn refuses_money_from_nothing(chain: Chain) {
     let wallet = Wallet::new();
     let coin = mature_coins(&chain, &wallet, 1).await.remove(0);
-    let tx = wallet.spend(&coin, |tx| {
-        tx.output[0].value = coin.value + Amount::ONE_SAT
-    });
+    let tx = wallet.spend(&coin, |tx| tx.output[0].value = coin.value + Amount::ONE_SAT);
     assert_refused(send(&chain, &tx).await, &tx, "bad-txns-in-belowout");
     let unknown = Spendable::of(&tx, 0);
     let tx = wallet.spend(&unknown, |_| ());
@@ -225,9 +196,7 @@ async fn a_lock_time_in_blocks_has_to_pass(chain: Chain) {
     let coins = mature_coins(&chain, &wallet, 2).await;
     let tip = chain.height().await.unwrap();
     let locked = |coin, height| {
-        wallet.spend(coin, |tx| {
-            tx.lock_time = LockTime::from_height(height).unwrap()
-        })
+        wallet.spend(coin, |tx| tx.lock_time = LockTime::from_height(height).unwrap())
     };
     // A lock of n means: not before block n + 1.
     let open = locked(&coins[0], tip);
@@ -244,10 +213,7 @@ async fn a_lock_time_in_seconds_has_to_pass(chain: Chain) {
     let wallet = Wallet::new();
     let coin = mature_coins(&chain, &wallet, 1).await.remove(0);
     // The clock is the median time past, which is behind the time of the tip by some blocks.
-    let tip = chain
-        .get_header(&chain.tip().await.unwrap(), None)
-        .await
-        .unwrap();
+    let tip = chain.get_header(&chain.tip().await.unwrap(), None).await.unwrap();
     let time = LockTime::from_time(tip.header.time).unwrap();
     let tx = wallet.spend(&coin, |tx| tx.lock_time = time);
     assert_refused(send(&chain, &tx).await, &tx, "non-final");
@@ -286,15 +252,9 @@ async fn a_child_pays_for_its_parent(chain: Chain) {
         tx.output[0].value = coin.value;
     });
     let child = wallet.spend(&Spendable::of(&parent, 0), |tx| tx.version = version);
-    chain
-        .broadcast(&[parent.clone(), child.clone()])
-        .await
-        .unwrap();
+    chain.broadcast(&[parent.clone(), child.clone()]).await.unwrap();
     let mined = mine(&chain, 1).await;
-    assert_eq!(
-        txids(&chain, &mined[0]).await,
-        [parent.compute_txid(), child.compute_txid()]
-    );
+    assert_eq!(txids(&chain, &mined[0]).await, [parent.compute_txid(), child.compute_txid()]);
 }
 
 async fn sending_again_is_no_error(chain: Chain) {
@@ -330,19 +290,13 @@ async fn a_reorganisation_returns_transactions(chain: Chain) {
     let mut both = [parent.compute_txid(), child.compute_txid()];
     both.sort();
     assert_eq!(waiting, both);
-    assert_eq!(
-        chain.transaction(parent.compute_txid()).await.unwrap(),
-        Some(parent.clone())
-    );
+    assert_eq!(chain.transaction(parent.compute_txid()).await.unwrap(), Some(parent.clone()));
     assert_eq!(chain.transaction(lost.compute_txid()).await.unwrap(), None);
     // a node still has to find where the branches part
     assert_eq!(chain.get_header(&old[1], None).await.unwrap().height, 103);
 
     let new = mine(&chain, 1).await;
-    assert_eq!(
-        txids(&chain, &new[0]).await,
-        [parent.compute_txid(), child.compute_txid()]
-    );
+    assert_eq!(txids(&chain, &new[0]).await, [parent.compute_txid(), child.compute_txid()]);
 }
 
 async fn a_deep_reorganisation_returns_transactions(chain: Chain) {
@@ -386,9 +340,7 @@ async fn cannot_drop_the_genesis_block(chain: Chain) {
 async fn waiting_ends_with_a_new_tip(chain: Chain) {
     let old = chain.tip().await.unwrap();
     mine(&chain, 1).await;
-    timeout(TOO_LONG, chain.wait_for_new_tip(old))
-        .await
-        .expect("the tip differs already");
+    timeout(TOO_LONG, chain.wait_for_new_tip(old)).await.expect("the tip differs already");
 
     for change in [mine_one as fn(Chain) -> _, drop_one] {
         let known = chain.tip().await.unwrap();
@@ -431,15 +383,10 @@ async fn many_can_wait(chain: Chain) {
     }
     // others can still ask
     for _ in 0..5 {
-        assert_eq!(
-            timeout(TOO_LONG, chain.tip()).await.unwrap().unwrap(),
-            known
-        );
+        assert_eq!(timeout(TOO_LONG, chain.tip()).await.unwrap().unwrap(), known);
     }
     mine(&chain, 1).await;
-    timeout(TOO_LONG, waiting.join_all())
-        .await
-        .expect("all wake");
+    timeout(TOO_LONG, waiting.join_all()).await.expect("all wake");
 }
 
 /// Writes down what a Lightning node would be told.
@@ -486,10 +433,7 @@ async fn a_node_follows_the_chain_through_a_reorganisation(chain: Chain) {
     let mut expected = listener.connected.lock().unwrap().clone();
     assert_eq!(expected.len(), 150);
     assert_eq!(expected.last(), Some(&chain.tip().await.unwrap()));
-    assert!(matches!(
-        client.poll_best_tip().await.unwrap(),
-        (ChainTip::Common, false)
-    ));
+    assert!(matches!(client.poll_best_tip().await.unwrap(), (ChainTip::Common, false)));
 
     // less work: not followed
     chain.invalidate_tip(2).await.unwrap();
@@ -524,10 +468,7 @@ async fn pays_any_script(chain: Chain) {
     let anyone = ScriptBuf::from_hex("51").unwrap();
     let mined = chain.mine(2, &anyone).await.unwrap();
     assert_eq!(mined.len(), 2);
-    assert_eq!(
-        block(&chain, &mined[1]).await.txdata[0].output[0].script_pubkey,
-        anyone
-    );
+    assert_eq!(block(&chain, &mined[1]).await.txdata[0].output[0].script_pubkey, anyone);
     assert!(chain.mine(0, &anyone).await.unwrap().is_empty());
     assert_eq!(chain.height().await.unwrap(), 2);
 }

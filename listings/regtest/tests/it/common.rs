@@ -24,9 +24,7 @@ pub struct Backend {
 
 impl Backend {
     pub async fn embedded() -> Option<Backend> {
-        Some(Backend {
-            chain: Chain::embedded(),
-        })
+        Some(Backend { chain: Chain::embedded() })
     }
 
     /// An embedded chain which the test reaches only through RPC.
@@ -37,9 +35,7 @@ impl Backend {
         let (addr, server) = served.await.expect("the server starts");
         tokio::spawn(server);
         let auth = RpcAuth::UserPass(user, password);
-        let chain = Chain::rpc(&addr.to_string(), auth)
-            .await
-            .expect("the server answers");
+        let chain = Chain::rpc(&addr.to_string(), auth).await.expect("the server answers");
         Some(Backend { chain })
     }
 
@@ -50,9 +46,7 @@ impl Backend {
             return None;
         };
         let chain = Chain::bitcoind_temporary(&PathBuf::from(exe)).await;
-        Some(Backend {
-            chain: chain.expect("BITCOIND_EXE names a bitcoind that works"),
-        })
+        Some(Backend { chain: chain.expect("BITCOIND_EXE names a bitcoind that works") })
     }
 }
 
@@ -68,11 +62,7 @@ impl Wallet {
         let secp = Secp256k1::new();
         let secret = SecretKey::from_slice(&[7; 32]).expect("a valid key");
         let public = CompressedPublicKey(secret.public_key(&secp));
-        Wallet {
-            secp,
-            secret,
-            public,
-        }
+        Wallet { secp, secret, public }
     }
 
     pub fn script(&self) -> ScriptBuf {
@@ -122,10 +112,7 @@ pub struct Spendable {
 impl Spendable {
     pub fn of(tx: &Transaction, vout: u32) -> Spendable {
         let outpoint = OutPoint::new(tx.compute_txid(), vout);
-        Spendable {
-            outpoint,
-            value: tx.output[vout as usize].value,
-        }
+        Spendable { outpoint, value: tx.output[vout as usize].value }
     }
 }
 
@@ -139,10 +126,7 @@ pub async fn block(chain: &Chain, hash: &BlockHash) -> bitcoin::Block {
 
 /// Mines until the coinbases of the first `coins` blocks can be spent, and returns them.
 pub async fn mature_coins(chain: &Chain, wallet: &Wallet, coins: u32) -> Vec<Spendable> {
-    let blocks = chain
-        .mine(100 + coins, &wallet.script())
-        .await
-        .expect("mining works");
+    let blocks = chain.mine(100 + coins, &wallet.script()).await.expect("mining works");
     let mut spendable = Vec::new();
     for hash in &blocks[..coins as usize] {
         spendable.push(Spendable::of(&block(chain, hash).await.txdata[0], 0));

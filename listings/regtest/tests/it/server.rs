@@ -25,9 +25,7 @@ async fn served(chain: EmbeddedChain) -> String {
 }
 
 async fn client() -> RpcChain {
-    RpcChain::connect(&served(EmbeddedChain::new()).await, login("secret"))
-        .await
-        .unwrap()
+    RpcChain::connect(&served(EmbeddedChain::new()).await, login("secret")).await.unwrap()
 }
 
 async fn error_of(client: &RpcChain, method: &str, params: &[Value]) -> String {
@@ -37,13 +35,8 @@ async fn error_of(client: &RpcChain, method: &str, params: &[Value]) -> String {
 #[tokio::test]
 async fn two_sides_see_one_chain() {
     let inside = EmbeddedChain::new();
-    let outside = Chain::rpc(&served(inside.clone()).await, login("secret"))
-        .await
-        .unwrap();
-    assert_eq!(
-        (outside.kind(), Chain::Embedded(inside.clone()).kind()),
-        ("bitcoind", "embedded")
-    );
+    let outside = Chain::rpc(&served(inside.clone()).await, login("secret")).await.unwrap();
+    assert_eq!((outside.kind(), Chain::Embedded(inside.clone()).kind()), ("bitcoind", "embedded"));
     inside.mine(2, &Wallet::new().script()).await.unwrap();
     assert_eq!(outside.tip().await.unwrap(), inside.tip());
     let mined = outside.mine(1, &Wallet::new().script()).await.unwrap();
@@ -64,13 +57,8 @@ async fn reads_a_cookie_file() {
     let addr = served(EmbeddedChain::new()).await;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("cookie");
-    let missing = Chain::rpc(&addr, RpcAuth::Cookie(path.clone()))
-        .await
-        .unwrap_err();
-    assert!(
-        missing.to_string().contains("cannot read the cookie file"),
-        "{missing}"
-    );
+    let missing = Chain::rpc(&addr, RpcAuth::Cookie(path.clone())).await.unwrap_err();
+    assert!(missing.to_string().contains("cannot read the cookie file"), "{missing}");
     std::fs::write(&path, "alice:secret\n").unwrap();
     Chain::rpc(&addr, RpcAuth::Cookie(path)).await.unwrap();
 }
@@ -78,13 +66,7 @@ async fn reads_a_cookie_file() {
 #[tokio::test]
 async fn serves_only_this_machine() {
     let everywhere = SocketAddr::from(([0, 0, 0, 0], 0));
-    let result = serve(
-        EmbeddedChain::new(),
-        everywhere,
-        "a".to_owned(),
-        "b".to_owned(),
-    )
-    .await;
+    let result = serve(EmbeddedChain::new(), everywhere, "a".to_owned(), "b".to_owned()).await;
     let error = result.err().expect("refused").to_string();
     assert!(error.contains("only loopback"), "{error}");
 }
@@ -106,23 +88,12 @@ async fn answers_mistakes_with_errors() {
         ("getrawtransaction", vec![hash.clone()], "-5"),
         ("sendrawtransaction", vec![json!("zz")], "-22"),
         // an address of the main network
-        (
-            "generatetoaddress",
-            vec![json!(1), json!("1BitcoinEaterAddressDontSendf59kuE")],
-            "-5",
-        ),
-        (
-            "generatetodescriptor",
-            vec![json!(1), json!("wpkh(02)")],
-            "-5",
-        ),
+        ("generatetoaddress", vec![json!(1), json!("1BitcoinEaterAddressDontSendf59kuE")], "-5"),
+        ("generatetodescriptor", vec![json!(1), json!("wpkh(02)")], "-5"),
         ("invalidateblock", vec![hash], "-5"),
     ] {
         let error = error_of(&client, method, &params).await;
-        assert!(
-            error.contains(&format!("RPC error {code}:")),
-            "{method} {params:?}: {error}"
-        );
+        assert!(error.contains(&format!("RPC error {code}:")), "{method} {params:?}: {error}");
     }
     assert_eq!(client.height().await.unwrap(), 0);
 }
@@ -131,10 +102,7 @@ async fn answers_mistakes_with_errors() {
 async fn a_wait_with_a_time_limit_ends_without_a_block() {
     let client = client().await;
     let tip = client.tip().await.unwrap().to_string();
-    let answer = client
-        .call("waitfornewblock", &[json!(1), json!(tip)])
-        .await
-        .unwrap();
+    let answer = client.call("waitfornewblock", &[json!(1), json!(tip)]).await.unwrap();
     assert_eq!(answer, json!({ "hash": tip, "height": 0 }));
 }
 
@@ -146,14 +114,8 @@ async fn refuses_other_chains() {
     let listener = tokio::net::TcpListener::bind(LOOPBACK).await.unwrap();
     let addr = listener.local_addr().unwrap().to_string();
     tokio::spawn(async move { axum::serve(listener, router).await });
-    let error = Chain::rpc(&addr, login("secret"))
-        .await
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains("\"main\"") && error.contains("\"regtest\""),
-        "{error}"
-    );
+    let error = Chain::rpc(&addr, login("secret")).await.unwrap_err().to_string();
+    assert!(error.contains("\"main\"") && error.contains("\"regtest\""), "{error}");
 }
 
 #[tokio::test]
@@ -161,25 +123,17 @@ async fn says_when_nothing_listens() {
     let listener = std::net::TcpListener::bind(LOOPBACK).unwrap();
     let addr = listener.local_addr().unwrap().to_string();
     drop(listener);
-    let error = Chain::rpc(&addr, login("secret"))
-        .await
-        .unwrap_err()
-        .to_string();
+    let error = Chain::rpc(&addr, login("secret")).await.unwrap_err().to_string();
     assert!(error.contains(&addr), "{error}");
 }
 
 #[tokio::test]
 async fn a_temporary_bitcoind_ends_with_its_last_clone() {
-    let Some(Backend {
-        chain: Chain::Rpc(chain),
-    }) = Backend::bitcoind().await
-    else {
+    let Some(Backend { chain: Chain::Rpc(chain) }) = Backend::bitcoind().await else {
         return;
     };
     let (addr, auth) = (chain.addr().to_owned(), chain.auth().clone());
-    let RpcAuth::Cookie(cookie) = &auth else {
-        panic!("bitcoind writes a cookie")
-    };
+    let RpcAuth::Cookie(cookie) = &auth else { panic!("bitcoind writes a cookie") };
     let clone = chain.clone();
     // a task that waits for blocks must not keep it alive
     let tip = chain.tip().await.unwrap();
@@ -196,19 +150,9 @@ async fn a_temporary_bitcoind_ends_with_its_last_clone() {
 
 #[tokio::test]
 async fn says_why_bitcoind_does_not_start() {
-    let error = Chain::bitcoind_temporary(Path::new("no-such-program"))
-        .await
-        .unwrap_err();
-    assert!(
-        error.to_string().contains("cannot start no-such-program"),
-        "{error}"
-    );
+    let error = Chain::bitcoind_temporary(Path::new("no-such-program")).await.unwrap_err();
+    assert!(error.to_string().contains("cannot start no-such-program"), "{error}");
     // a program that ends at once
-    let error = Chain::bitcoind_temporary(Path::new("false"))
-        .await
-        .unwrap_err();
-    assert!(
-        error.to_string().contains("false ended: exit status: 1"),
-        "{error}"
-    );
+    let error = Chain::bitcoind_temporary(Path::new("false")).await.unwrap_err();
+    assert!(error.to_string().contains("false ended: exit status: 1"), "{error}");
 }

@@ -25,8 +25,7 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
             if view.is_ready {
                 // A channel of an earlier attempt: no event will say again that it is ready.
                 let client = &record.client_node_id;
-                self.channel_ready(lsps2, user_channel_id, view.channel_id, client, now)
-                    .await?;
+                self.channel_ready(lsps2, user_channel_id, view.channel_id, client, now).await?;
             }
             return Ok(OpenDecision::AlreadyOpen);
         }
@@ -56,10 +55,7 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
     fn plan(&self, record: &JitRecord, amt_to_forward_msat: u64) -> Option<OpenPlan> {
         Some(OpenPlan {
             counterparty: record.client_node_id,
-            channel_value_sat: self
-                .settings
-                .sizing
-                .channel_value_sat(amt_to_forward_msat)?,
+            channel_value_sat: self.settings.sizing.channel_value_sat(amt_to_forward_msat)?,
             push_msat: 0,
             user_channel_id: record.user_channel_id,
             max_client_to_self_delay: record.opening_fee_params.max_client_to_self_delay,
@@ -78,11 +74,7 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
                 continue;
             }
             // Only for a payment LDK still holds; else the deadline ends it.
-            if !opening
-                .intercept_ids
-                .iter()
-                .any(|id| self.held.get(*id).is_some())
-            {
+            if !opening.intercept_ids.iter().any(|id| self.held.get(*id).is_some()) {
                 continue;
             }
             if let OpenDecision::Open(plan) = self.plan_once(&record, opening.amt_to_forward_msat) {
@@ -126,21 +118,13 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
         opening: Opening,
         channel_id: ChannelId,
     ) -> Result<JitRecord, JitTableError> {
-        let Opening {
-            payment_hash,
-            intercept_ids,
-            opening_fee_msat,
-            ..
-        } = opening;
+        let Opening { payment_hash, intercept_ids, opening_fee_msat, .. } = opening;
         record.state = JitState::Open(OpenChannel {
             channel_id,
             opening_fee_msat,
             skimmed_fee_msat: 0,
             counted: Vec::new(),
-            fee_payment: Some(FeePayment {
-                payment_hash,
-                intercept_ids,
-            }),
+            fee_payment: Some(FeePayment { payment_hash, intercept_ids }),
             fee_paid: false,
         });
         self.table.put(record.clone()).await?;
@@ -279,25 +263,17 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
         };
         let withheld = record.trust_model == TrustModel::ClientTrustsLsp;
         if withheld {
-            let funding = transaction.clone();
+            let (stored, broadcast_safe) = (transaction.clone(), false);
             lsps2
-                .store_funding(&counterparty, user_channel_id, funding)
+                .store_funding(&counterparty, user_channel_id, stored.clone())
                 .map_err(|e| FundingError::Refused(format!("{e:?}")))?;
-            let transaction = transaction.clone();
-            record.funding = Some(WithheldFunding {
-                transaction,
-                broadcast_safe: false,
-            });
+            record.funding = Some(WithheldFunding { transaction: stored, broadcast_safe });
             self.table.put(record).await?;
         }
         self.switch
             .fund(temporary_channel_id, counterparty, transaction, withheld)
             .map_err(|e| FundingError::Refused(format!("{e:?}")))?;
-        Ok(if withheld {
-            Funded::Withheld
-        } else {
-            Funded::BroadcastByLdk
-        })
+        Ok(Funded::by(withheld))
     }
 
     /// Handles `Event::FundingTxBroadcastSafe`.
@@ -350,10 +326,14 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
                 self.retire(record, why, now).await?;
                 Ok(ChannelOutcome::Retired(why))
             }
+            (JitState::Open(open), _) if open.fee_paid => {
+                // LSPS2 may have missed it, and it broadcasts a withheld transaction once more.
+                let _ = self.tell_sum(lsps2, open).await;
+                Ok(ChannelOutcome::NothingToDo)
+            }
             (JitState::Opening(_) | JitState::Open(_), Some(view)) => {
                 let (id, client) = (record.user_channel_id, record.client_node_id);
-                self.channel_ready(lsps2, id, view.channel_id, &client, now)
-                    .await
+                self.channel_ready(lsps2, id, view.channel_id, &client, now).await
             }
             (JitState::Sold | JitState::Opening(_), _)
             | (JitState::Open(_) | JitState::Retired(_), _) => Ok(ChannelOutcome::NothingToDo),
@@ -376,8 +356,5 @@ fn resupply_funding<L: Lsps2Service>(lsps2: &L, record: &JitRecord) {
 }
 
 fn fee_ids(open: &OpenChannel) -> Vec<InterceptId> {
-    open.fee_payment
-        .as_ref()
-        .map(|fee| fee.intercept_ids.clone())
-        .unwrap_or_default()
+    open.fee_payment.as_ref().map(|fee| fee.intercept_ids.clone()).unwrap_or_default()
 }

@@ -30,10 +30,7 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
             else {
                 continue;
             };
-            if owed
-                .iter()
-                .all(|(channel_id, _)| *channel_id != htlc.channel_id)
-            {
+            if owed.iter().all(|(channel_id, _)| *channel_id != htlc.channel_id) {
                 owed.push((htlc.channel_id, owes));
             }
         }
@@ -51,33 +48,28 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
         let Some(mut record) = self.table.by_channel_id(channel_id) else {
             return Ok(FeeOutcome::NotJit);
         };
-        let Some(open) = open_mut(&mut record) else {
+        let Some(mut open) = record.open().cloned() else {
             return Ok(FeeOutcome::NotJit);
         };
-        let before = open.clone();
-        let paid = book_skim(open, from, skimmed_fee_msat);
-        let open = open.clone();
-        if open != before {
+        let paid = book_skim(&mut open, from, skimmed_fee_msat);
+        if record.open() != Some(&open) {
+            record.state = JitState::Open(open.clone());
             self.table.put(record.clone()).await?;
         }
         let told = self.tell_sum(lsps2, &open).await;
-        match (paid, told) {
-            (false, _) => Ok(owed_outcome(&open)),
-            (true, Ok(())) => Ok(FeeOutcome::Paid(
-                self.release(lsps2, record.scid, now).await?,
-            )),
-            (true, Err(_)) => {
-                self.release(lsps2, record.scid, now).await?;
-                Ok(FeeOutcome::PaidUnnoticed(
-                    self.to_broadcast(&record, channel_id),
-                ))
-            }
+        if !paid {
+            return Ok(owed_outcome(&open));
         }
+        let let_through = self.release(lsps2, record.scid, now).await?;
+        Ok(match told {
+            Ok(()) => FeeOutcome::Paid(let_through),
+            Err(_) => FeeOutcome::PaidUnnoticed(self.to_broadcast(&record, channel_id)),
+        })
     }
 
     /// If LSPS2's queue holds an HTLC that is gone it stops half-way, with its state moved on: the
     /// second call then does what is left, the broadcast.
-    async fn tell_sum<L: Lsps2Service>(
+    pub(super) async fn tell_sum<L: Lsps2Service>(
         &self,
         lsps2: &L,
         open: &OpenChannel,
@@ -93,10 +85,7 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
 
     /// Never for a channel that is gone: its commitment transaction would follow.
     fn to_broadcast(&self, record: &JitRecord, channel_id: ChannelId) -> Option<Transaction> {
-        let funding = record
-            .funding
-            .as_ref()
-            .filter(|funding| funding.broadcast_safe)?;
+        let funding = record.funding.as_ref().filter(|funding| funding.broadcast_safe)?;
         let view = self.view(record, channel_id).filter(|view| view.is_ready);
         view.map(|_| funding.transaction.clone())
     }
@@ -129,9 +118,7 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
         }
         let scid = record.scid;
         self.end_fee_payment(lsps2, record).await?;
-        Ok(FeeOutcome::FeePaymentFailed(
-            self.release(lsps2, scid, now).await?,
-        ))
+        Ok(FeeOutcome::FeePaymentFailed(self.release(lsps2, scid, now).await?))
     }
 
     pub(super) fn fee_in_flight(&self, record: &JitRecord, open: &OpenChannel) -> bool {
@@ -173,8 +160,5 @@ fn owed_outcome(open: &OpenChannel) -> FeeOutcome {
 /// Events written by LDK before 0.3 have no HTLC id; they cannot concern this table.
 fn inbound(htlc: &InboundHTLCLocator) -> Option<InboundHtlc> {
     let htlc_id = htlc.htlc_id?;
-    Some(InboundHtlc {
-        channel_id: htlc.channel_id,
-        htlc_id,
-    })
+    Some(InboundHtlc { channel_id: htlc.channel_id, htlc_id })
 }

@@ -37,10 +37,7 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
             let client = record.client_node_id;
             let ready = self.view_by_user_id(&record).filter(|view| view.is_ready);
             let outcome = match ready {
-                Some(view) => {
-                    self.channel_ready(lsps2, id, view.channel_id, &client, now)
-                        .await?
-                }
+                Some(view) => self.channel_ready(lsps2, id, view.channel_id, &client, now).await?,
                 None => self.take_back_opening(lsps2, record, now).await?,
             };
             done.push(Swept::OpenGivenUp { scid, outcome });
@@ -63,19 +60,14 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
             self.held.forget(id);
             if was_held {
                 done.push(Swept::Failed(id, why));
-                self.unjam(lsps2, held.htlc.requested_next_hop_scid, now, done)
-                    .await?;
+                self.unjam(lsps2, held.htlc.requested_next_hop_scid, now, done).await?;
             }
         }
         Ok(())
     }
 
     fn overdue(&self, held: &HeldHtlc, now: Duration) -> Option<Refusal> {
-        match self
-            .table
-            .get(held.htlc.requested_next_hop_scid)
-            .map(|record| record.state)
-        {
+        match self.table.get(held.htlc.requested_next_hop_scid).map(|record| record.state) {
             None => Some(Refusal::UnknownScid(held.htlc.requested_next_hop_scid)),
             Some(JitState::Retired(retired)) => Some(Refusal::Retired(retired.why)),
             // The deadline of the opening counts.

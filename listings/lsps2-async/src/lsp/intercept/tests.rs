@@ -25,14 +25,7 @@ impl Bench {
         let table = Arc::new(JitTable::load(store.clone()).await.unwrap());
         table.insert(record).await.unwrap();
         let desk = JitDesk::new(Arc::clone(&switch), table, DeskSettings::default());
-        Self {
-            store,
-            switch,
-            lsps2,
-            desk,
-            now: seconds(100),
-            online: true,
-        }
+        Self { store, switch, lsps2, desk, now: seconds(100), online: true }
     }
 
     async fn intercept(&mut self, htlc: InterceptedHtlc) -> Intercepted {
@@ -42,17 +35,13 @@ impl Bench {
 
     async fn replay(&mut self, htlc: InterceptedHtlc) -> Intercepted {
         let online = self.online;
-        let done = self
-            .desk
-            .htlc_intercepted(&self.lsps2, htlc, |_| online, self.now);
+        let done = self.desk.htlc_intercepted(&self.lsps2, htlc, |_| online, self.now);
         done.await.unwrap()
     }
 
     async fn open_event(&mut self) -> OpenDecision {
         let online = self.online;
-        let done = self
-            .desk
-            .open_channel(&self.lsps2, USER_ID, |_| online, self.now);
+        let done = self.desk.open_channel(&self.lsps2, USER_ID, |_| online, self.now);
         done.await.unwrap()
     }
 
@@ -61,9 +50,7 @@ impl Bench {
             self.switch.add_channel(true);
         }
         let client = node(1);
-        let done = self
-            .desk
-            .channel_ready(&self.lsps2, USER_ID, CHANNEL, &client, self.now);
+        let done = self.desk.channel_ready(&self.lsps2, USER_ID, CHANNEL, &client, self.now);
         done.await.unwrap()
     }
 
@@ -91,22 +78,15 @@ impl Bench {
         };
         let skim = Some(sent.skim_msat());
         let (prev, next) = ([prev], [next]);
-        let done = self
-            .desk
-            .payment_forwarded(&self.lsps2, &prev, &next, skim, self.now);
+        let done = self.desk.payment_forwarded(&self.lsps2, &prev, &next, skim, self.now);
         done.await.unwrap()
     }
 
     async fn reject(&mut self, hash: u8) -> FeeOutcome {
         let mut outcome = FeeOutcome::NotJit;
         for _ in self.switch.settle(PaymentHash([hash; 32])) {
-            let failure = HTLCHandlingFailureType::Forward {
-                node_id: None,
-                channel_id: CHANNEL,
-            };
-            let done = self
-                .desk
-                .htlc_handling_failed(&self.lsps2, &failure, self.now);
+            let failure = HTLCHandlingFailureType::Forward { node_id: None, channel_id: CHANNEL };
+            let done = self.desk.htlc_handling_failed(&self.lsps2, &failure, self.now);
             outcome = done.await.unwrap();
         }
         outcome
@@ -133,9 +113,7 @@ impl Bench {
 
     fn sent(&self) -> Vec<(u8, u64)> {
         let out = self.switch.out.lock().unwrap();
-        out.iter()
-            .map(|sent| (sent.htlc.intercept_id.0[0], sent.amount_msat))
-            .collect()
+        out.iter().map(|sent| (sent.htlc.intercept_id.0[0], sent.amount_msat)).collect()
     }
 
     fn held(&self) -> usize {
@@ -143,30 +121,16 @@ impl Bench {
     }
 
     fn failed(&self) -> Vec<u8> {
-        self.switch
-            .failed
-            .lock()
-            .unwrap()
-            .iter()
-            .map(|id| id.0[0])
-            .collect()
+        self.switch.failed.lock().unwrap().iter().map(|id| id.0[0]).collect()
     }
 }
 
 fn fixed(size_msat: u64) -> JitRecord {
-    JitRecord {
-        payment_size_msat: Some(size_msat),
-        ..sold()
-    }
+    JitRecord { payment_size_msat: Some(size_msat), ..sold() }
 }
 
 fn transaction() -> Transaction {
-    Transaction {
-        version: Version::TWO,
-        lock_time: LockTime::ZERO,
-        input: vec![],
-        output: vec![],
-    }
+    Transaction { version: Version::TWO, lock_time: LockTime::ZERO, input: vec![], output: vec![] }
 }
 
 const PAYMENT: u64 = 100_000_000;
@@ -175,26 +139,15 @@ const PAYMENT: u64 = 100_000_000;
 async fn one_payment_opens_pays_the_fee_and_frees_the_scid() {
     let mut bench = Bench::new(sold()).await;
     let opening = bench.intercept(htlc(1, 1, PAYMENT)).await;
-    let (opening_fee_msat, amt_to_forward_msat) = (FEE, PAYMENT - FEE);
-    assert_eq!(
-        opening,
-        Intercepted::OpeningChannel {
-            opening_fee_msat,
-            amt_to_forward_msat
-        }
-    );
-    let OpenDecision::Open(plan) = bench.open_event().await else {
-        panic!("no plan")
-    };
+    let quote = Quote { opening_fee_msat: FEE, amt_to_forward_msat: PAYMENT - FEE };
+    assert_eq!(opening, Intercepted::OpeningChannel(quote));
+    let OpenDecision::Open(plan) = bench.open_event().await else { panic!("no plan") };
     assert!(plan.channel_value_sat > 196_000);
     assert_eq!(bench.open_event().await, OpenDecision::AlreadyOpen);
     assert_eq!(bench.ready().await, ChannelOutcome::Open(vec![]));
     assert_eq!(bench.sent(), [(1, PAYMENT - FEE)]);
     assert_eq!(bench.claim(1).await, FeeOutcome::Paid(vec![]));
-    let full = Intercepted::ForwardedInFull {
-        channel_id: CHANNEL,
-        amount_msat: 5,
-    };
+    let full = Intercepted::ForwardedInFull { channel_id: CHANNEL, amount_msat: 5 };
     assert_eq!(bench.intercept(htlc(2, 2, 5)).await, full);
     assert!(matches!(bench.lsps2.state(SCID), Some(FakeState::Paid(_))));
 }
@@ -204,50 +157,30 @@ async fn bad_payments_are_failed_and_the_lease_survives() {
     let mut bench = Bench::new(sold()).await;
     let smallest = terms().min_payment_size_msat;
     let refused = bench.intercept(htlc(1, 1, smallest - 1)).await;
-    assert!(matches!(
-        refused,
-        Intercepted::Refused(Refusal::TooSmall { .. })
-    ));
-    let refused = bench
-        .intercept(htlc(2, 2, terms().max_payment_size_msat + 1))
-        .await;
-    assert!(matches!(
-        refused,
-        Intercepted::Refused(Refusal::TooLarge { .. })
-    ));
-    let greedy = InterceptedHtlc {
-        inbound_amount_msat: PAYMENT - 1,
-        ..htlc(3, 3, PAYMENT)
-    };
+    assert!(matches!(refused, Intercepted::Refused(Refusal::TooSmall { .. })));
+    let refused = bench.intercept(htlc(2, 2, terms().max_payment_size_msat + 1)).await;
+    assert!(matches!(refused, Intercepted::Refused(Refusal::TooLarge { .. })));
+    let greedy = InterceptedHtlc { inbound_amount_msat: PAYMENT - 1, ..htlc(3, 3, PAYMENT) };
     let refused = bench.intercept(greedy).await;
-    assert!(matches!(
-        refused,
-        Intercepted::Refused(Refusal::WantsMoreThanItBrings { .. })
-    ));
+    assert!(matches!(refused, Intercepted::Refused(Refusal::WantsMoreThanItBrings { .. })));
     bench.online = false;
     let refused = bench.intercept(htlc(4, 4, PAYMENT)).await;
     assert_eq!(refused, Intercepted::Refused(Refusal::ClientOffline));
     assert_eq!(bench.failed(), [1, 2, 3, 4]);
     bench.online = true;
     let opening = bench.intercept(htlc(5, 5, smallest)).await;
-    assert!(matches!(opening, Intercepted::OpeningChannel { .. }));
+    assert!(matches!(opening, Intercepted::OpeningChannel(_)));
 }
 
 #[tokio::test]
 async fn unknown_expired_and_lost_leases_fail_at_once() {
     let mut bench = Bench::new(sold()).await;
-    let stranger = InterceptedHtlc {
-        requested_next_hop_scid: 1,
-        ..htlc(1, 1, PAYMENT)
-    };
+    let stranger = InterceptedHtlc { requested_next_hop_scid: 1, ..htlc(1, 1, PAYMENT) };
     let refused = bench.intercept(stranger).await;
     assert_eq!(refused, Intercepted::Refused(Refusal::UnknownScid(1)));
     bench.now = terms().valid_until;
     let refused = bench.intercept(htlc(2, 2, PAYMENT)).await;
-    assert_eq!(
-        refused,
-        Intercepted::Refused(Refusal::Expired(terms().valid_until))
-    );
+    assert_eq!(refused, Intercepted::Refused(Refusal::Expired(terms().valid_until)));
     bench.now = seconds(1);
     bench.lsps2.leases.lock().unwrap().clear();
     let lost = Intercepted::Refused(Refusal::Retired(RetiredWhy::LostByLsps2));
@@ -271,7 +204,7 @@ async fn a_failed_write_in_lsps2_undoes_nothing() {
     let mut bench = Bench::new(sold()).await;
     bench.lsps2.write_fails.store(true, Ordering::Relaxed);
     let opening = bench.intercept(htlc(1, 1, PAYMENT)).await;
-    assert!(matches!(opening, Intercepted::OpeningChannel { .. }));
+    assert!(matches!(opening, Intercepted::OpeningChannel(_)));
     bench.ready().await;
     assert_eq!(bench.sent(), [(1, PAYMENT - FEE)]);
 }
@@ -281,33 +214,22 @@ async fn a_broken_store_holds_the_htlc_until_the_sweep() {
     let mut bench = Bench::new(sold()).await;
     bench.store.set_broken(true);
     bench.switch.intercept(htlc(1, 1, PAYMENT));
-    let done = bench
-        .desk
-        .htlc_intercepted(&bench.lsps2, htlc(1, 1, PAYMENT), |_| true, bench.now);
+    let done = bench.desk.htlc_intercepted(&bench.lsps2, htlc(1, 1, PAYMENT), |_| true, bench.now);
     assert!(done.await.is_err());
     assert_eq!(bench.state(), JitState::Sold);
     bench.store.set_broken(false);
     bench.now += seconds(90);
     bench.sweep().await;
     assert_eq!(bench.failed(), [1]);
-    assert!(matches!(
-        bench.intercept(htlc(2, 2, PAYMENT)).await,
-        Intercepted::OpeningChannel { .. }
-    ));
+    assert!(matches!(bench.intercept(htlc(2, 2, PAYMENT)).await, Intercepted::OpeningChannel(_)));
 }
 
 #[tokio::test]
 async fn a_later_part_of_the_fee_payment_passes_in_full() {
     let mut bench = Bench::new(sold()).await;
     bench.intercept(htlc(1, 1, PAYMENT)).await;
-    assert_eq!(
-        bench.intercept(htlc(2, 1, 7)).await,
-        Intercepted::Held(WaitsFor::Channel)
-    );
-    let full = |amount_msat| Intercepted::ForwardedInFull {
-        channel_id: CHANNEL,
-        amount_msat,
-    };
+    assert_eq!(bench.intercept(htlc(2, 1, 7)).await, Intercepted::Held(WaitsFor::Channel));
+    let full = |amount_msat| Intercepted::ForwardedInFull { channel_id: CHANNEL, amount_msat };
     assert_eq!(bench.ready().await, ChannelOutcome::Open(vec![full(7)]));
     assert_eq!(bench.intercept(htlc(3, 1, 9)).await, full(9));
     let other = bench.intercept(htlc(4, 2, PAYMENT)).await;
@@ -322,7 +244,7 @@ async fn a_fixed_size_payment_in_parts_reaches_the_fee_by_the_sum() {
     let waits = Intercepted::Held(WaitsFor::MoreParts);
     assert_eq!(bench.intercept(htlc(1, 1, PAYMENT / 2)).await, waits);
     let opening = bench.intercept(htlc(2, 1, PAYMENT / 2)).await;
-    assert!(matches!(opening, Intercepted::OpeningChannel { .. }));
+    assert!(matches!(opening, Intercepted::OpeningChannel(_)));
     bench.ready().await;
     assert_eq!(bench.claim(1).await, FeeOutcome::Paid(vec![]));
     assert_eq!(*bench.lsps2.sums.lock().unwrap(), [FEE / 2, FEE]);
@@ -334,10 +256,7 @@ async fn an_incomplete_payment_is_swept_and_does_not_count_later() {
     bench.intercept(htlc(1, 1, PAYMENT / 2)).await;
     bench.now += seconds(90);
     let id = htlc(1, 1, 1).intercept_id;
-    assert_eq!(
-        bench.sweep().await,
-        [Swept::Failed(id, Refusal::HeldTooLong)]
-    );
+    assert_eq!(bench.sweep().await, [Swept::Failed(id, Refusal::HeldTooLong)]);
     let waits = Intercepted::Held(WaitsFor::MoreParts);
     assert_eq!(bench.intercept(htlc(2, 1, PAYMENT / 2)).await, waits);
     assert!(bench.lsps2.open_events.lock().unwrap().is_empty());
@@ -349,14 +268,8 @@ async fn a_failed_fee_payment_leaves_the_fee_to_the_next() {
     bench.intercept(htlc(1, 1, PAYMENT)).await;
     bench.ready().await;
     bench.intercept(htlc(2, 2, PAYMENT)).await;
-    let next = Intercepted::ForwardedForFee {
-        channel_id: CHANNEL,
-        opening_fee_msat: FEE,
-    };
-    assert_eq!(
-        bench.reject(1).await,
-        FeeOutcome::FeePaymentFailed(vec![next])
-    );
+    let next = Intercepted::ForwardedForFee { channel_id: CHANNEL, opening_fee_msat: FEE };
+    assert_eq!(bench.reject(1).await, FeeOutcome::FeePaymentFailed(vec![next]));
     assert_eq!(bench.sent(), [(2, PAYMENT - FEE)]);
     assert_eq!(bench.claim(2).await, FeeOutcome::Paid(vec![]));
 }
@@ -380,25 +293,11 @@ async fn the_failure_of_another_part_does_not_end_the_fee_payment() {
     bench.intercept(htlc(1, 1, PAYMENT)).await;
     bench.ready().await;
     bench.intercept(htlc(2, 1, 5)).await;
-    bench
-        .switch
-        .out
-        .lock()
-        .unwrap()
-        .retain(|sent| sent.amount_msat != 5);
-    let failure = HTLCHandlingFailureType::Forward {
-        node_id: None,
-        channel_id: CHANNEL,
-    };
-    let outcome = bench
-        .desk
-        .htlc_handling_failed(&bench.lsps2, &failure, bench.now)
-        .await;
+    bench.switch.out.lock().unwrap().retain(|sent| sent.amount_msat != 5);
+    let failure = HTLCHandlingFailureType::Forward { node_id: None, channel_id: CHANNEL };
+    let outcome = bench.desk.htlc_handling_failed(&bench.lsps2, &failure, bench.now).await;
     assert!(matches!(outcome.unwrap(), FeeOutcome::Owed { .. }));
-    assert!(matches!(
-        bench.lsps2.state(SCID),
-        Some(FakeState::Forwarding(..))
-    ));
+    assert!(matches!(bench.lsps2.state(SCID), Some(FakeState::Forwarding(..))));
 }
 
 #[tokio::test]
@@ -409,10 +308,7 @@ async fn a_replayed_event_counts_a_part_once() {
     bench.ready().await;
     let sent = bench.switch.settle(PaymentHash([1; 32]));
     bench.forwarded(&sent[0]).await;
-    assert!(matches!(
-        bench.forwarded(&sent[0]).await,
-        FeeOutcome::Owed { .. }
-    ));
+    assert!(matches!(bench.forwarded(&sent[0]).await, FeeOutcome::Owed { .. }));
     assert_eq!(bench.forwarded(&sent[1]).await, FeeOutcome::Paid(vec![]));
 }
 
@@ -422,11 +318,7 @@ async fn a_failed_open_fails_the_htlc_and_keeps_the_lease() {
     bench.intercept(htlc(1, 1, PAYMENT)).await;
     bench.intercept(htlc(2, 2, PAYMENT)).await;
     assert!(matches!(bench.open_event().await, OpenDecision::Open(_)));
-    let outcome = bench
-        .desk
-        .open_failed(&bench.lsps2, USER_ID, bench.now)
-        .await
-        .unwrap();
+    let outcome = bench.desk.open_failed(&bench.lsps2, USER_ID, bench.now).await.unwrap();
     assert_eq!(outcome, ChannelOutcome::Reusable);
     assert_eq!(bench.failed(), [1, 2]);
     bench.intercept(htlc(3, 3, PAYMENT)).await;
@@ -441,13 +333,7 @@ async fn an_opening_is_given_up_after_the_deadline() {
     assert!(bench.sweep().await.is_empty());
     bench.now += seconds(1);
     let outcome = ChannelOutcome::Reusable;
-    assert_eq!(
-        bench.sweep().await,
-        [Swept::OpenGivenUp {
-            scid: SCID,
-            outcome
-        }]
-    );
+    assert_eq!(bench.sweep().await, [Swept::OpenGivenUp { scid: SCID, outcome }]);
     assert_eq!(bench.failed(), [1]);
 }
 
@@ -458,9 +344,7 @@ async fn a_closed_channel_retires_the_lease_even_before_the_fee() {
     bench.ready().await;
     bench.intercept(htlc(2, 2, PAYMENT)).await;
     bench.switch.channels.lock().unwrap().clear();
-    let done = bench
-        .desk
-        .channel_closed(&bench.lsps2, USER_ID, CHANNEL, bench.now);
+    let done = bench.desk.channel_closed(&bench.lsps2, USER_ID, CHANNEL, bench.now);
     let gone = RetiredWhy::ChannelClosed;
     assert_eq!(done.await.unwrap(), ChannelOutcome::Retired(gone));
     assert_eq!(bench.failed(), [2]);
@@ -473,9 +357,7 @@ async fn a_channel_that_closes_while_opening_fails_the_htlc() {
     let mut bench = Bench::new(sold()).await;
     bench.intercept(htlc(1, 1, PAYMENT)).await;
     bench.open_event().await;
-    let done = bench
-        .desk
-        .channel_closed(&bench.lsps2, USER_ID, CHANNEL, bench.now);
+    let done = bench.desk.channel_closed(&bench.lsps2, USER_ID, CHANNEL, bench.now);
     assert_eq!(done.await.unwrap(), ChannelOutcome::Reusable);
     assert_eq!(bench.failed(), [1]);
 }
@@ -518,22 +400,12 @@ async fn a_record_without_a_lease_in_lsps2_is_retired_on_resume() {
 
 #[tokio::test]
 async fn a_withheld_funding_transaction_survives_a_restart() {
-    let record = JitRecord {
-        trust_model: TrustModel::ClientTrustsLsp,
-        ..sold()
-    };
+    let record = JitRecord { trust_model: TrustModel::ClientTrustsLsp, ..sold() };
     let mut bench = Bench::new(record).await;
     bench.intercept(htlc(1, 1, PAYMENT)).await;
-    let funded = bench
-        .desk
-        .fund(&bench.lsps2, USER_ID, CHANNEL, node(1), transaction())
-        .await;
+    let funded = bench.desk.fund(&bench.lsps2, USER_ID, CHANNEL, node(1), transaction()).await;
     assert_eq!(funded.unwrap(), Funded::Withheld);
-    bench
-        .desk
-        .funding_safe(&bench.lsps2, USER_ID)
-        .await
-        .unwrap();
+    bench.desk.funding_safe(&bench.lsps2, USER_ID).await.unwrap();
     assert_eq!(*bench.switch.funded.lock().unwrap(), [true]);
     bench.restart().await;
     assert_eq!(bench.lsps2.stored.lock().unwrap().len(), 2);
@@ -542,29 +414,16 @@ async fn a_withheld_funding_transaction_survives_a_restart() {
 
 #[tokio::test]
 async fn a_fee_that_lsps2_did_not_note_returns_the_funding_transaction() {
-    let record = JitRecord {
-        trust_model: TrustModel::ClientTrustsLsp,
-        ..sold()
-    };
+    let record = JitRecord { trust_model: TrustModel::ClientTrustsLsp, ..sold() };
     let mut bench = Bench::new(record).await;
     bench.intercept(htlc(1, 1, PAYMENT)).await;
-    let funded = bench
-        .desk
-        .fund(&bench.lsps2, USER_ID, CHANNEL, node(1), transaction())
-        .await;
+    let funded = bench.desk.fund(&bench.lsps2, USER_ID, CHANNEL, node(1), transaction()).await;
     assert_eq!(funded.unwrap(), Funded::Withheld);
-    bench
-        .desk
-        .funding_safe(&bench.lsps2, USER_ID)
-        .await
-        .unwrap();
+    bench.desk.funding_safe(&bench.lsps2, USER_ID).await.unwrap();
     bench.ready().await;
     let state = FakeState::Owed(vec![], FEE, CHANNEL);
     bench.lsps2.leases.lock().unwrap().get_mut(&SCID).unwrap().1 = state;
-    assert_eq!(
-        bench.claim(1).await,
-        FeeOutcome::PaidUnnoticed(Some(transaction()))
-    );
+    assert_eq!(bench.claim(1).await, FeeOutcome::PaidUnnoticed(Some(transaction())));
 }
 
 #[tokio::test]
@@ -596,6 +455,100 @@ async fn the_number_of_waiting_htlcs_is_bounded() {
     }
     let refused = bench.intercept(htlc(200, 1, 1)).await;
     assert_eq!(refused, Intercepted::Refused(Refusal::TooManyHeld));
+}
+
+#[tokio::test]
+async fn a_channel_that_cannot_carry_the_payment_fails_it_at_once() {
+    let mut bench = Bench::new(sold()).await;
+    bench.intercept(htlc(1, 1, PAYMENT)).await;
+    bench.switch.unusable.store(true, Ordering::Relaxed);
+    bench.ready().await;
+    assert_eq!(bench.failed(), [1]);
+    let refused = bench.intercept(htlc(2, 2, PAYMENT)).await;
+    assert_eq!(refused, Intercepted::Refused(Refusal::NotForwardable));
+    bench.switch.unusable.store(false, Ordering::Relaxed);
+    let fee = bench.intercept(htlc(3, 3, PAYMENT)).await;
+    assert!(matches!(fee, Intercepted::ForwardedForFee { .. }));
+    assert_eq!(bench.sent(), [(3, PAYMENT - FEE)]);
+}
+
+#[tokio::test]
+async fn a_missed_failure_of_the_fee_payment_is_found_by_the_sweep() {
+    let mut bench = Bench::new(sold()).await;
+    bench.intercept(htlc(1, 1, PAYMENT)).await;
+    bench.ready().await;
+    bench.switch.settle(PaymentHash([1; 32]));
+    let waits = Intercepted::Held(WaitsFor::FeePayment);
+    assert_eq!(bench.intercept(htlc(2, 2, PAYMENT)).await, waits);
+    bench.now += seconds(90);
+    bench.sweep().await;
+    assert_eq!(bench.failed(), [2]);
+    let fee = bench.intercept(htlc(3, 3, PAYMENT)).await;
+    assert!(matches!(fee, Intercepted::ForwardedForFee { .. }));
+    assert_eq!(bench.sent(), [(3, PAYMENT - FEE)]);
+}
+
+#[tokio::test]
+async fn a_lease_that_lsps2_cannot_reset_is_abandoned() {
+    let mut bench = Bench::new(fixed(PAYMENT)).await;
+    bench.intercept(htlc(1, 1, PAYMENT / 2)).await;
+    bench.intercept(htlc(2, 1, PAYMENT / 2)).await;
+    // LSPS2 lost a part in a crash and waits for it.
+    let state = FakeState::Initial(vec![htlc(2, 1, PAYMENT / 2)]);
+    bench.lsps2.leases.lock().unwrap().get_mut(&SCID).unwrap().1 = state;
+    bench.now += seconds(600);
+    let outcome = ChannelOutcome::Retired(RetiredWhy::OpenAbandoned);
+    assert_eq!(bench.sweep().await, [Swept::OpenGivenUp { scid: SCID, outcome }]);
+    assert!(bench.lsps2.state(SCID).is_none());
+    assert_eq!(bench.held(), 0);
+}
+
+#[tokio::test]
+async fn a_late_channel_serves_the_next_payment() {
+    let mut bench = Bench::new(sold()).await;
+    bench.intercept(htlc(1, 1, PAYMENT)).await;
+    bench.now += seconds(600);
+    bench.sweep().await;
+    assert_eq!(bench.ready().await, ChannelOutcome::NothingToDo);
+    bench.intercept(htlc(2, 2, PAYMENT)).await;
+    assert_eq!(bench.open_event().await, OpenDecision::AlreadyOpen);
+    assert_eq!(bench.sent(), [(2, PAYMENT - FEE)]);
+}
+
+#[tokio::test]
+async fn the_plan_waits_for_the_client() {
+    let mut bench = Bench::new(sold()).await;
+    bench.intercept(htlc(1, 1, PAYMENT)).await;
+    bench.online = false;
+    assert_eq!(bench.open_event().await, OpenDecision::WaitForClient);
+    assert_eq!(bench.desk.pending_opens(|_| true).len(), 1);
+    assert_eq!(bench.open_event().await, OpenDecision::WaitForClient);
+    bench.online = true;
+    assert_eq!(bench.open_event().await, OpenDecision::AlreadyOpen);
+}
+
+#[tokio::test]
+async fn other_channels_are_none_of_its_business() {
+    let mut bench = Bench::new(sold()).await;
+    let stranger = node(8);
+    let done = bench.desk.channel_ready(&bench.lsps2, USER_ID, CHANNEL, &stranger, bench.now);
+    assert_eq!(done.await.unwrap(), ChannelOutcome::NotJit);
+    let sent = Outgoing { htlc: htlc(1, 1, 10), amount_msat: 9 };
+    assert_eq!(bench.forwarded(&sent).await, FeeOutcome::NotJit);
+    let failure = HTLCHandlingFailureType::Forward { node_id: None, channel_id: CHANNEL };
+    let failed = bench.desk.htlc_handling_failed(&bench.lsps2, &failure, bench.now).await;
+    assert_eq!(failed.unwrap(), FeeOutcome::NotJit);
+    assert!(bench.lsps2.sums.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_payment_is_refused_as_a_whole() {
+    let mut bench = Bench::new(fixed(PAYMENT)).await;
+    bench.intercept(htlc(1, 1, PAYMENT / 2)).await;
+    bench.online = false;
+    let refused = bench.intercept(htlc(2, 1, PAYMENT / 2)).await;
+    assert_eq!(refused, Intercepted::Refused(Refusal::ClientOffline));
+    assert_eq!(bench.failed(), [1, 2]);
 }
 
 /// What may happen to a desk.
@@ -663,10 +616,7 @@ impl Bench {
             }
             Step::Reject(hash) => drop(self.reject(hash).await),
             Step::OpenFailed => {
-                self.desk
-                    .open_failed(&self.lsps2, USER_ID, self.now)
-                    .await
-                    .unwrap();
+                self.desk.open_failed(&self.lsps2, USER_ID, self.now).await.unwrap();
             }
             Step::Wait(time) => {
                 self.now += seconds(time);
@@ -677,8 +627,7 @@ impl Bench {
             Step::Restart => self.restart().await,
             Step::Crash => {
                 let lost = self.switch.out.lock().unwrap().pop();
-                lost.iter()
-                    .for_each(|sent| self.switch.intercept(sent.htlc));
+                lost.iter().for_each(|sent| self.switch.intercept(sent.htlc));
                 self.restart().await;
             }
             Step::RejectPart => self.reject_part().await,
@@ -694,13 +643,8 @@ impl Bench {
             position.map(|position| out.remove(position))
         };
         if part.is_some() {
-            let failure = HTLCHandlingFailureType::Forward {
-                node_id: None,
-                channel_id: CHANNEL,
-            };
-            let done = self
-                .desk
-                .htlc_handling_failed(&self.lsps2, &failure, self.now);
+            let failure = HTLCHandlingFailureType::Forward { node_id: None, channel_id: CHANNEL };
+            let done = self.desk.htlc_handling_failed(&self.lsps2, &failure, self.now);
             done.await.unwrap();
         }
     }
@@ -709,9 +653,7 @@ impl Bench {
         let open = !self.switch.channels.lock().unwrap().is_empty();
         if open && self.switch.out.lock().unwrap().is_empty() {
             self.switch.channels.lock().unwrap().clear();
-            let done = self
-                .desk
-                .channel_closed(&self.lsps2, USER_ID, CHANNEL, self.now);
+            let done = self.desk.channel_closed(&self.lsps2, USER_ID, CHANNEL, self.now);
             done.await.unwrap();
         }
     }
