@@ -19,6 +19,7 @@ use lightning_block_sync::gossip::UtxoSource;
 use lightning_block_sync::rpc::{RpcClient, RpcClientError};
 use lightning_block_sync::{BlockData, BlockHeaderData, BlockSource, BlockSourceResult};
 use serde_json::{Value, json};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::BroadcastError;
 use process::BitcoindProcess;
@@ -89,12 +90,18 @@ struct Endpoint {
     auth: RpcAuth,
     /// `auth`, as the header of a request wants it.
     credentials: String,
+    /// Requests under way: `bitcoind` refuses what its work queue cannot hold.
+    turns: Arc<Semaphore>,
 }
+
+/// Bitcoin Core answers 16 requests at a time and queues 64 more by default; others may ask too.
+const REQUESTS_AT_ONCE: usize = 16;
 
 impl Endpoint {
     fn new(addr: String, auth: RpcAuth) -> Result<Endpoint> {
         let credentials = auth.credentials()?;
-        Ok(Endpoint { addr, auth, credentials })
+        let turns = Arc::new(Semaphore::new(REQUESTS_AT_ONCE));
+        Ok(Endpoint { addr, auth, credentials, turns })
     }
 
     /// A client for one call.
@@ -106,7 +113,12 @@ impl Endpoint {
         RpcClient::new(&self.credentials, format!("http://{}", self.addr))
     }
 
+    async fn turn(&self) -> SemaphorePermit<'_> {
+        self.turns.acquire().await.expect("nobody closes it")
+    }
+
     async fn call(&self, method: &str, params: &[Value]) -> Result<Value, RpcClientError> {
+        let _turn = self.turn().await;
         self.client().call_method(method, params).await
     }
 }
@@ -414,24 +426,29 @@ impl BlockSource for RpcChain {
         header_hash: &'a BlockHash,
         height_hint: Option<u32>,
     ) -> BlockSourceResult<BlockHeaderData> {
+        let _turn = self.shared.endpoint.turn().await;
         self.shared.endpoint.client().get_header(header_hash, height_hint).await
     }
 
     async fn get_block<'a>(&'a self, header_hash: &'a BlockHash) -> BlockSourceResult<BlockData> {
+        let _turn = self.shared.endpoint.turn().await;
         self.shared.endpoint.client().get_block(header_hash).await
     }
 
     async fn get_best_block(&self) -> BlockSourceResult<(BlockHash, Option<u32>)> {
+        let _turn = self.shared.endpoint.turn().await;
         self.shared.endpoint.client().get_best_block().await
     }
 }
 
 impl UtxoSource for RpcChain {
     async fn get_block_hash_by_height(&self, height: u32) -> BlockSourceResult<BlockHash> {
+        let _turn = self.shared.endpoint.turn().await;
         self.shared.endpoint.client().get_block_hash_by_height(height).await
     }
 
     async fn is_output_unspent(&self, outpoint: OutPoint) -> BlockSourceResult<bool> {
+        let _turn = self.shared.endpoint.turn().await;
         self.shared.endpoint.client().is_output_unspent(outpoint).await
     }
 }

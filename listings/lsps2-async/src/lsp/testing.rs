@@ -1,7 +1,7 @@
 //! Test doubles: a store in memory, a switch without channels, and LSPS2's state machine as
 //! `lightning-liquidity` 0.3.0-rc3 runs it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -185,6 +185,8 @@ pub(crate) struct FakeSwitch {
     pub(crate) held: Mutex<Vec<InterceptedHtlc>>,
     pub(crate) out: Mutex<Vec<Outgoing>>,
     pub(crate) failed: Mutex<Vec<InterceptId>>,
+    /// Payments on their way that have lost a part: an honest client does not claim them.
+    pub(crate) torn: Mutex<HashSet<PaymentHash>>,
     pub(crate) channels: Mutex<Vec<ChannelView>>,
     pub(crate) funded: Mutex<Vec<bool>>,
     pub(crate) unusable: AtomicBool,
@@ -212,11 +214,22 @@ impl FakeSwitch {
         });
     }
 
+    pub(crate) fn lose_part(&self, hash: PaymentHash) {
+        if self.out.lock().unwrap().iter().any(|sent| sent.htlc.payment_hash == hash) {
+            self.torn.lock().unwrap().insert(hash);
+        }
+    }
+
+    pub(crate) fn is_torn(&self, hash: PaymentHash) -> bool {
+        self.torn.lock().unwrap().contains(&hash)
+    }
+
     /// The client claims or fails a payment: all its HTLCs.
     pub(crate) fn settle(&self, hash: PaymentHash) -> Vec<Outgoing> {
         let mut out = self.out.lock().unwrap();
         let settled = out.iter().filter(|sent| sent.htlc.payment_hash == hash).copied().collect();
         out.retain(|sent| sent.htlc.payment_hash != hash);
+        self.torn.lock().unwrap().remove(&hash);
         settled
     }
 }
@@ -242,7 +255,7 @@ impl Switch for FakeSwitch {
     }
 
     fn fail(&self, id: InterceptId) -> Result<(), APIError> {
-        self.take(id)?;
+        self.lose_part(self.take(id)?.payment_hash);
         self.failed.lock().unwrap().push(id);
         Ok(())
     }

@@ -59,6 +59,7 @@ on_every_chain! {
     cannot_drop_the_genesis_block
     waiting_ends_with_a_new_tip
     many_can_wait
+    many_can_ask_at_once
     a_node_follows_the_chain_through_a_reorganisation
     unspent_outputs_can_be_looked_up
     pays_any_script
@@ -387,6 +388,23 @@ async fn many_can_wait(chain: Chain) {
     }
     mine(&chain, 1).await;
     timeout(TOO_LONG, waiting.join_all()).await.expect("all wake");
+}
+
+/// Four nodes that start together ask for 36 blocks each. `bitcoind` refuses what its work queue
+/// cannot hold.
+async fn many_can_ask_at_once(chain: Chain) {
+    mine(&chain, 3).await;
+    let tip = chain.tip().await.unwrap();
+    let mut asking = tokio::task::JoinSet::new();
+    for _ in 0..400 {
+        let chain = chain.clone();
+        asking.spawn(
+            async move { chain.get_block(&tip).await.map(|_| ()).map_err(|e| e.into_inner()) },
+        );
+    }
+    for answer in timeout(TOO_LONG, asking.join_all()).await.expect("all are answered") {
+        answer.unwrap();
+    }
 }
 
 /// Writes down what a Lightning node would be told.

@@ -606,6 +606,9 @@ impl Bench {
                 self.ready().await;
             }
             Step::Ready => {}
+            Step::Claim(hash) if self.switch.is_torn(PaymentHash([hash; 32])) => {
+                self.reject(hash).await;
+            }
             Step::Claim(hash) => {
                 let sent = self.switch.settle(PaymentHash([hash; 32]));
                 let skim = sent.iter().map(Outgoing::skim_msat).sum();
@@ -642,7 +645,8 @@ impl Bench {
             let position = out.iter().position(|sent| sent.skim_msat() == 0);
             position.map(|position| out.remove(position))
         };
-        if part.is_some() {
+        if let Some(part) = part {
+            self.switch.lose_part(part.htlc.payment_hash);
             let failure = HTLCHandlingFailureType::Forward { node_id: None, channel_id: CHANNEL };
             let done = self.desk.htlc_handling_failed(&self.lsps2, &failure, self.now);
             done.await.unwrap();
@@ -662,7 +666,7 @@ impl Bench {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
-    /// Whatever happens: nothing hangs, and the client pays the fee at most once.
+    /// Whatever happens: nothing hangs, and an honest client pays the fee at most once.
     #[test]
     fn nothing_hangs_and_the_fee_is_taken_once(
         steps in proptest::collection::vec(step(), 1..60),
