@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use lsps2_async::lease::TrustModel;
 use lsps2_async::payer::PayerMode;
-use node::transcript::{Entry, HtlcState, Transcript, What};
+use node::transcript::{Entry, Transcript, What};
 use regtest::Chain;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -128,27 +128,7 @@ async fn play(world: &mut World, stage: &Stage, options: &Options) -> Result<(Bo
     }
 
     stage.say("Step 5: the recipient wakes up; its LSP opens the channel and forwards");
-    world.start_recipient().await?;
-    let outcome = world
-        .see(paid_from, |e| {
-            e.node == "recipient"
-                && matches!(
-                    e.what,
-                    What::Htlc { state: HtlcState::Claimed | HtlcState::Refused, .. }
-                )
-        })
-        .await?;
-    if let What::Htlc { state: HtlcState::Refused, reason, .. } = outcome.what {
-        anyhow::bail!("the recipient refused the payment: {}", reason.unwrap_or_default());
-    }
-    if options.payer == PayerMode::OftenOffline {
-        stage.detail("the recipient has its money; the payer comes back to learn of it");
-        world.start_payer().await?;
-    }
-    world.see_htlc(paid_from, "payer", HtlcState::Paid).await?;
-    world.see_htlc(paid_from, "lsp", HtlcState::Forwarded).await?;
-    world.see_htlc(paid_from, "payer-lsp", HtlcState::Forwarded).await?;
-    let books = Books::of_one_payment(&world.transcript.since(paid_from))?;
+    let books = world.wake_recipient_and_settle(paid_from).await?;
     let channels = world.recipient().balances().channels;
     let capacity = channels.first().context("the recipient has no channel")?.capacity_sat;
     Ok((books, capacity))

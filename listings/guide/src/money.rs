@@ -1,8 +1,9 @@
 //! Where every msat of a payment went, from what each node saw of it on its own.
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use node::transcript::{Entry, HtlcState, What};
 use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashSet};
 
 /// The books of one payment, in msat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,11 +19,14 @@ pub struct Books {
 }
 
 impl Books {
-    /// Reads the books of the one payment in these entries. Fails unless they balance, and unless
-    /// the recipient and its LSP agree on the opening fee.
+    /// Reads the books of the one payment that the payer completed in these entries. Fails unless
+    /// they balance, and unless the recipient and its LSP agree on the opening fee.
+    ///
+    /// LDK shows an event again after a restart if its end was not yet on disk; what was seen
+    /// twice is counted once.
     pub fn of_one_payment(entries: &[Entry]) -> Result<Self> {
-        let payer_sent_msat = one(entries, "payer", HtlcState::Paid)?.0;
-        let (recipient_received_msat, skim_seen) = one(entries, "recipient", HtlcState::Claimed)?;
+        let (hash, payer_sent_msat) = paid(entries)?;
+        let (recipient_received_msat, skim_seen) = claimed(entries, &hash)?;
         let (earned, opening_fee_msat) = forwarding(entries);
         let books = Self {
             payer_sent_msat,
@@ -45,29 +49,40 @@ impl Books {
     }
 }
 
-/// The amount and the skimmed fee of the one HTLC that reached this state on this node, in msat.
-fn one(entries: &[Entry], node: &str, wanted: HtlcState) -> Result<(u64, u64)> {
-    let mut found = entries.iter().filter(|e| e.node == node).filter_map(|e| match &e.what {
-        What::Htlc { state, amount_msat, skimmed_fee_msat, .. } if *state == wanted => {
+/// The hash of the one payment the payer completed, and what it sent, in msat.
+fn paid(entries: &[Entry]) -> Result<(String, u64)> {
+    let mut payments = BTreeMap::new();
+    for entry in entries {
+        let What::Htlc { state: HtlcState::Paid, payment_hash, amount_msat, .. } = &entry.what
+        else {
+            continue;
+        };
+        payments.insert(payment_hash.clone().context("a payment without a hash")?, *amount_msat);
+    }
+    ensure!(payments.len() == 1, "{} payments were completed, not one", payments.len());
+    payments.pop_first().context("no payment was completed")
+}
+
+/// What the recipient claimed of a payment and what was skimmed from it, in msat.
+fn claimed(entries: &[Entry], hash: &str) -> Result<(u64, u64)> {
+    let claim = entries.iter().find_map(|e| match &e.what {
+        What::Htlc { state, payment_hash, amount_msat, skimmed_fee_msat, .. }
+            if *state == HtlcState::Claimed && payment_hash.as_deref() == Some(hash) =>
+        {
             Some((*amount_msat, *skimmed_fee_msat))
         }
         _ => None,
     });
-    match (found.next(), found.next()) {
-        (Some(htlc), None) => Ok(htlc),
-        (None, _) => bail!("{node} saw nothing {wanted:?}"),
-        (Some(_), Some(_)) => bail!("{node} saw more than one payment {wanted:?}"),
-    }
+    claim.with_context(|| format!("nobody claimed payment {hash}"))
 }
 
 /// What forwarding earned in all, and how much of it was skimmed, in msat.
 fn forwarding(entries: &[Entry]) -> (u64, u64) {
+    let mut seen = HashSet::new();
     let mut sums = (0, 0);
     for entry in entries {
-        let What::Event { name, detail } = &entry.what else {
-            continue;
-        };
-        if name == "PaymentForwarded" {
+        let What::Event { name, detail } = &entry.what else { continue };
+        if name == "PaymentForwarded" && seen.insert((&entry.node, detail.to_string())) {
             sums.0 += detail["total_fee_earned_msat"].as_u64().unwrap_or(0);
             sums.1 += detail["skimmed_fee_msat"].as_u64().unwrap_or(0);
         }

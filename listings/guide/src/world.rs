@@ -4,6 +4,7 @@
 //! payer --private channel-- payer-lsp --announced channel-- lsp -- (nothing yet) -- recipient
 //! ```
 
+use crate::money::Books;
 use anyhow::{Context, Result, bail};
 use bitcoin::hashes::Hash;
 use bitcoin::{ScriptBuf, WPubkeyHash};
@@ -18,6 +19,7 @@ use node::recipient::{Recipient, RecipientPolicy};
 use node::transcript::{Entry, HtlcState, NotSeen, Transcript, What};
 use node::{NodeConfig, wallet_script};
 use regtest::Chain;
+use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -129,6 +131,22 @@ impl World {
         Ok(self.recipient.insert(recipient))
     }
 
+    /// Another payer with a channel to the payer's LSP.
+    pub async fn add_payer(&self, name: &str) -> Result<Payer> {
+        fund(&self.chain, &self.folder, &[name]).await?;
+        let payer = Payer::start(self.config(name, any_port()), self.story.payer).await?;
+        payer.connect(self.payer_lsp.id(), self.payer_lsp.address()).await?;
+        let from = self.transcript.position();
+        payer.open_channel(self.payer_lsp.id(), PAYER_CHANNEL_SAT, false)?;
+        self.see(from, |e| e.node == name && broadcast_ok(e)).await?;
+        self.mine(6).await?;
+        self.see(from, |e| e.node == name && channel_is(e, "ready", "payer-lsp")).await?;
+        let (there, lsp) = (self.payer_lsp.id(), self.lsp().id());
+        let knows = || payer.can_route(&there, &lsp) && payer.knows_node(&lsp);
+        self.see(from, |e| matches!(e.what, What::Wire { .. }) && knows()).await?;
+        Ok(payer)
+    }
+
     /// Stops the recipient: it is offline.
     pub async fn stop_recipient(&mut self) {
         if let Some(recipient) = self.recipient.take() {
@@ -201,9 +219,6 @@ impl World {
     ) -> Result<()> {
         let from = self.transcript.position();
         self.payer().pay(offer, amount_msat)?;
-        if self.story.payer == PayerMode::OftenOffline {
-            self.see(from, |e| e.node == "payer-lsp" && is_wire(e, "revoke_and_ack")).await?;
-        }
         // `held_htlc_available` waits for the recipient in its LSP's mailbox.
         let kept = |e: &Entry| match &e.what {
             What::Mailbox { state, .. } => state == "kept",
@@ -211,12 +226,60 @@ impl World {
             _ => false,
         };
         let seen = self.transcript.wait_for(from, PATIENCE, |e| kept(e).then(|| e.clone())).await?;
-        match seen.what {
-            What::Htlc { reason, .. } => {
-                bail!("the payment failed: {}", reason.unwrap_or_default())
-            }
-            _ => Ok(()),
+        if let What::Htlc { reason, .. } = seen.what {
+            bail!("the payment failed: {}", reason.unwrap_or_default());
         }
+        if self.story.payer == PayerMode::OftenOffline {
+            // Before that, the HTLC would wait for the payer too.
+            let payer = self.payer().id();
+            let locked = || self.payer_lsp.locked_htlcs_from(&payer) > 0;
+            self.see(from, |e| matches!(e.what, What::Wire { .. }) && locked()).await?;
+        }
+        Ok(())
+    }
+
+    /// Step 5: the recipient wakes up and claims, and a payer that went offline comes back. Returns
+    /// the books of what was paid since position `from`.
+    pub async fn wake_recipient_and_settle(&mut self, from: u64) -> Result<Books> {
+        self.start_recipient().await?;
+        if let Err(reason) = self.see_judgement(from).await? {
+            bail!("the recipient refused the payment: {reason}");
+        }
+        if self.payer.is_none() {
+            self.start_payer().await?;
+        }
+        self.see_htlc(from, "payer", HtlcState::Paid).await?;
+        self.see_htlc(from, "lsp", HtlcState::Forwarded).await?;
+        self.see_htlc(from, "payer-lsp", HtlcState::Forwarded).await?;
+        Books::of_one_payment(&self.transcript.since(from))
+    }
+
+    /// Waits until the recipient has claimed or refused a payment that it had not judged before
+    /// position `from`: LDK repeats the last claim after a restart.
+    pub async fn see_judgement(&self, from: u64) -> Result<Result<(), String>> {
+        let before = self.transcript.since(0);
+        let old: HashSet<_> = before.iter().filter(|e| e.seq < from).filter_map(judged).collect();
+        let new = self.see(from, |e| judged(e).is_some_and(|hash| !old.contains(hash))).await?;
+        Ok(match new.what {
+            What::Htlc { state: HtlcState::Refused, reason, .. } => Err(reason.unwrap_or_default()),
+            _ => Ok(()),
+        })
+    }
+
+    /// One payment from beginning to end, the recipient offline in the middle, and the payer too if
+    /// it may be. The recipient is online in the end.
+    pub async fn pay_offline_recipient(
+        &mut self,
+        offer: &Offer,
+        amount_msat: u64,
+    ) -> Result<Books> {
+        self.stop_recipient().await;
+        let from = self.transcript.position();
+        self.pay_while_recipient_is_offline(offer, amount_msat).await?;
+        if self.story.payer == PayerMode::OftenOffline {
+            self.stop_payer().await;
+        }
+        self.wake_recipient_and_settle(from).await
     }
 
     /// Mines blocks to nobody, and waits until every node has seen them.
@@ -344,6 +407,18 @@ pub fn is_onion(entry: &Entry, name: &str) -> bool {
 /// Whether an entry is a channel with this peer reaching this state.
 pub fn channel_is(entry: &Entry, wanted: &str, with: &str) -> bool {
     matches!(&entry.what, What::Channel { state, peer, .. } if state == wanted && peer == with)
+}
+
+/// The hash of the payment of which this entry says what the recipient made of it.
+fn judged(entry: &Entry) -> Option<&str> {
+    match &entry.what {
+        What::Htlc { state: HtlcState::Claimed | HtlcState::Refused, payment_hash, .. }
+            if entry.node == "recipient" =>
+        {
+            payment_hash.as_deref()
+        }
+        _ => None,
+    }
 }
 
 fn broadcast_ok(entry: &Entry) -> bool {

@@ -2,6 +2,7 @@
 
 use anyhow::{Result, anyhow, ensure};
 use bitcoin::secp256k1::PublicKey;
+use lightning::ln::channel_state::InboundHTLCStateDetails;
 use lightning::ln::msgs::SocketAddress;
 use lightning::ln::types::ChannelId;
 use lightning::routing::gossip::NodeId;
@@ -119,6 +120,13 @@ impl Node {
             .iter()
             .map(|p| self.name_of(&p.counterparty_node_id))
             .collect()
+    }
+
+    /// How many HTLCs from this peer are locked: neither side can take them back.
+    pub fn locked_htlcs_from(&self, peer: &PublicKey) -> usize {
+        let channels = self.channel_manager.list_channels_with_counterparty(peer);
+        let htlcs = channels.iter().flat_map(|channel| &channel.pending_inbound_htlcs);
+        htlcs.filter(|htlc| htlc.state == Some(InboundHTLCStateDetails::Committed)).count()
     }
 
     /// What this node can send, receive and spend.

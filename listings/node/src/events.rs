@@ -262,6 +262,7 @@ pub(crate) fn describe(event: &Event) -> (&'static str, Value) {
             ("SpendableOutputs", json!({ "outputs": outputs.len() }))
         }
         Event::PaymentForwarded {
+            prev_htlcs,
             total_fee_earned_msat,
             skimmed_fee_msat,
             outbound_amount_forwarded_msat,
@@ -274,6 +275,11 @@ pub(crate) fn describe(event: &Event) -> (&'static str, Value) {
                 "total_fee_earned_msat": total_fee_earned_msat,
                 "skimmed_fee_msat": skimmed_fee_msat,
                 "claim_from_onchain_tx": claim_from_onchain_tx,
+                // Which HTLC it was: an event may come again after a restart.
+                "prev_htlcs": prev_htlcs
+                    .iter()
+                    .map(|htlc| format!("{} {:?}", htlc.channel_id, htlc.htlc_id))
+                    .collect::<Vec<_>>(),
             }),
         ),
         Event::ChannelPending { channel_id, funding_txo, .. } => (

@@ -6,6 +6,7 @@ use bitcoin::secp256k1::PublicKey;
 use lightning::blinded_path::message::BlindedMessagePath;
 use lightning::events::{Event, ReplayEvent};
 use lightning::ln::types::ChannelId;
+use lightning::offers::static_invoice::StaticInvoice;
 use lightning::onion_message::messenger::Responder;
 use lightning::types::payment::PaymentHash;
 use lightning::util::config::{HTLCInterceptionFlags, UserConfig};
@@ -141,7 +142,6 @@ impl Lsp {
             mailbox: true,
             promise_secret: Some(promise_secret),
             paths: PathPolicy::default(),
-            forwards_at_once: false,
         };
         let node = Node::build(config, setup).await?;
         let store = node.store.clone();
@@ -176,6 +176,12 @@ impl Lsp {
     /// Everything that was sold, and what became of it.
     pub fn sold(&self) -> Vec<JitRecord> {
         self.role.table.all()
+    }
+
+    /// The static invoice in a recipient's slot.
+    pub async fn static_invoice(&self, recipient_id: &[u8], slot: u16) -> Result<StaticInvoice> {
+        let found = self.role.invoices.get(recipient_id, slot, self.node.now()).await?;
+        Ok(found.context("no invoice in that slot")?.0)
     }
 
     /// From now on, no channel is opened until the LSP restarts. For tests of that restart.
@@ -616,7 +622,7 @@ impl LspRole {
 struct PersistRequest {
     recipient_id: Vec<u8>,
     slot: u16,
-    invoice: lightning::offers::static_invoice::StaticInvoice,
+    invoice: StaticInvoice,
     path: BlindedMessagePath,
     persisted_path: Responder,
 }

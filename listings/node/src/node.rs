@@ -44,7 +44,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::relay::Relay;
 use crate::tap::{Pen, Tap};
@@ -84,9 +84,6 @@ pub(crate) struct Setup {
     pub promise_secret: Option<[u8; 32]>,
     /// Which paths invoices get.
     pub paths: PathPolicy,
-    /// Whether arriving HTLCs are handled without LDK's delay: only for a node that forwards none,
-    /// so that there is no timing to blur. A new process would wait 2 s for its first HTLC.
-    pub forwards_at_once: bool,
 }
 
 /// How a role answers LDK.
@@ -118,8 +115,10 @@ pub struct Node {
     pub(crate) sweeper: Arc<Sweeper>,
     pub(crate) bump_handler: BumpHandler,
     pub(crate) user_config: UserConfig,
-    forwards_at_once: bool,
+    /// Tells the tasks that bring in new work to end.
     pub(crate) stopping: watch::Sender<bool>,
+    /// Tells LDK's loop to write the last state and end.
+    closing: watch::Sender<bool>,
     gossip: Arc<GossipSync>,
     scorer: Arc<Scorer>,
     log: Arc<Log>,
@@ -136,6 +135,7 @@ struct Runtime {
     to_broadcast: Option<mpsc::UnboundedReceiver<(Vec<bitcoin::Transaction>, String)>>,
     sync: Option<(HeaderCache, ValidatedBlockHeader)>,
     tasks: JoinSet<()>,
+    processor: Option<JoinHandle<()>>,
 }
 
 impl Node {
@@ -173,7 +173,9 @@ impl Node {
             store.clone(),
             keys.clone(),
             keys.get_peer_storage_key(),
-            false,
+            // Monitors are written only after the channel manager: a crash in between would leave
+            // a stale manager, and LDK force-closes the channels of a stale manager.
+            true,
         ));
 
         let graph = Arc::new(match read(&store, "", NETWORK_GRAPH_PERSISTENCE_KEY)? {
@@ -412,8 +414,8 @@ impl Node {
             sweeper,
             bump_handler,
             user_config: setup.user_config,
-            forwards_at_once: setup.forwards_at_once,
             stopping: watch::Sender::new(false),
+            closing: watch::Sender::new(false),
             gossip,
             scorer,
             log,
@@ -425,6 +427,7 @@ impl Node {
                 to_broadcast: Some(to_broadcast),
                 sync: Some(sync),
                 tasks: JoinSet::new(),
+                processor: None,
             }),
         }))
     }
@@ -435,11 +438,12 @@ impl Node {
         let listener = runtime.listener.take().expect("a node runs once");
         let to_broadcast = runtime.to_broadcast.take().expect("a node runs once");
         let sync = runtime.sync.take().expect("a node runs once");
+        let processor = tokio::spawn(self.clone().process_events(role.clone()));
+        runtime.processor = Some(processor);
         let tasks = &mut runtime.tasks;
         tasks.spawn(self.clone().accept_peers(listener));
         tasks.spawn(self.clone().broadcast(to_broadcast));
         tasks.spawn(self.clone().follow_chain(sync));
-        tasks.spawn(self.clone().process_events(role.clone()));
         tasks.spawn(self.clone().process_poked_events(role.clone()));
         tasks.spawn(self.clone().process_liquidity_events(role.clone()));
         tasks.spawn(self.clone().tick(role));
@@ -447,13 +451,13 @@ impl Node {
 
     /// LDK's loop: events, forwards, timers and persistence.
     async fn process_events<R: Role>(self: Arc<Self>, role: Arc<R>) {
-        let stopping = self.stopping.subscribe();
+        let closing = self.closing.subscribe();
         let sleeper = move |duration| {
-            let mut stopping = stopping.clone();
+            let mut closing = closing.clone();
             Box::pin(async move {
                 tokio::select! {
                     () = tokio::time::sleep(duration) => false,
-                    _ = stopping.wait_for(|stop| *stop) => true,
+                    _ = closing.wait_for(|close| *close) => true,
                 }
             })
         };
@@ -478,17 +482,16 @@ impl Node {
         .expect("the disk takes the node's state");
     }
 
-    /// Events that LDK queues without waking its loop (field of a static invoice server).
+    /// Events that a static invoice server's LDK queues without waking its loop.
+    ///
+    /// Do not wait for LDK's own futures beside its loop to do this: they are made for one waiter,
+    /// and the loop would miss what wakes this task.
     async fn process_poked_events<R: Role>(self: Arc<Self>, role: Arc<R>) {
         let handler = |event| role.on_event(event);
         self.until_stopped(async {
             loop {
                 self.pen.poke.notified().await;
                 self.channel_manager.process_pending_events_async(handler).await;
-                if self.forwards_at_once {
-                    self.channel_manager.process_pending_htlc_forwards();
-                    self.channel_manager.process_pending_events_async(handler).await;
-                }
                 self.peer_manager.process_events();
             }
         })
@@ -576,7 +579,13 @@ impl Node {
         while let Some(task) = tasks.join_next().await {
             task.expect("a node's tasks end by themselves");
         }
+        // Nothing may change a channel after the manager is written for the last time.
         self.peer_manager.disconnect_all_peers();
+        self.closing.send_replace(true);
+        let processor = self.runtime.lock().unwrap().processor.take();
+        if let Some(processor) = processor {
+            processor.await.expect("LDK's loop ends by itself");
+        }
         self.pen.write(What::Stopped);
         self.runtime.lock().unwrap().lock.take();
     }

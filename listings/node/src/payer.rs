@@ -39,7 +39,6 @@ impl Payer {
             mailbox: false,
             promise_secret: None,
             paths: PathPolicy::default(),
-            forwards_at_once: false,
         };
         let node = Node::build(config, setup).await?;
         node.run(Arc::new(PayerRole { node: node.clone() }));

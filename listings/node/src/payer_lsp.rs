@@ -35,7 +35,6 @@ impl PayerLsp {
             mailbox: false,
             promise_secret: None,
             paths: PathPolicy::default(),
-            forwards_at_once: false,
         };
         let node = Node::build(config, setup).await?;
         node.run(Arc::new(PayerLspRole { node: node.clone() }));

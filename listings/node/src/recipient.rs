@@ -13,7 +13,7 @@ use lightning::util::persist::KVStoreSync;
 use lightning_liquidity::events::LiquidityEvent;
 use lightning_liquidity::lsps2::event::LSPS2ClientEvent;
 use lsps2_async::claim::{Arrival, ClaimPolicy, Refusal, Verdict, judge};
-use lsps2_async::lease::{Consumption, Lease, LeaseId, LeaseRecord, LeaseStoreError};
+use lsps2_async::lease::{Consumption, Lease, LeaseId, LeaseRecord, LeaseState, LeaseStoreError};
 use lsps2_async::negotiate::{Negotiation, NegotiationPolicy, Progress};
 use lsps2_async::router::PathPolicy;
 use serde_json::json;
@@ -70,7 +70,6 @@ impl Recipient {
             mailbox: false,
             promise_secret: None,
             paths: policy.paths,
-            forwards_at_once: true,
         };
         let node = Node::build(config, setup).await?;
         if let Ok(id) = node.store.read(NAMESPACE, "", LSP_KEY) {
@@ -81,6 +80,7 @@ impl Recipient {
             claim_policy: policy.claim,
             negotiations: Mutex::default(),
         });
+        role.set_skimming();
         node.run(role.clone());
         Ok(Self { node, role })
     }
@@ -201,7 +201,29 @@ impl RecipientRole {
         });
         self.node.leases.add(lease.clone()).await?;
         self.note_lease("bought", &lease.id, detail);
+        self.set_skimming();
         Ok(lease)
+    }
+
+    /// Lets an LSP forward less than the onion says for as long as it is owed an opening fee. LDK
+    /// then sets no limit, the guard does; without it LDK refuses any skim.
+    ///
+    /// LDK `0.3.0-rc3` does not write this setting (`LegacyChannelConfig`, util/config.rs): without
+    /// this call, a wallet that restarts between the opening and the payment refuses the payment.
+    fn set_skimming(&self) {
+        let owed = self.node.leases.list();
+        for channel in self.node.channel_manager.list_channels() {
+            let peer = channel.counterparty.node_id;
+            let may_skim =
+                owed.iter().any(|record| record.lease.id.lsp_node_id == peer && owes(record));
+            let update = ChannelConfigUpdate {
+                accept_underpaying_htlcs: Some(may_skim),
+                ..Default::default()
+            };
+            // Fails only for a channel that has gone.
+            let id = [channel.channel_id];
+            let _ = self.node.channel_manager.update_partial_channel_config(&peer, &id, &update);
+        }
     }
 
     fn note_lease(&self, state: &str, id: &LeaseId, detail: serde_json::Value) {
@@ -332,7 +354,16 @@ impl Claimable {
     }
 }
 
-/// Lets the LSP forward less than the onion promises: LDK then sets no limit, the guard does.
+/// Whether the opening fee of a lease may still arrive.
+fn owes(record: &LeaseRecord) -> bool {
+    match &record.state {
+        LeaseState::Active => true,
+        LeaseState::Consumed(consumption) => !consumption.settled,
+        LeaseState::Expired => false,
+    }
+}
+
+/// For a channel that is being accepted: see `set_skimming`.
 fn take_less_than_the_onion_says() -> ChannelConfigOverrides {
     ChannelConfigOverrides {
         handshake_overrides: None,
@@ -380,6 +411,7 @@ impl Role for RecipientRole {
             Event::PaymentClaimed { payment_hash, amount_msat, htlcs, .. } => {
                 // From here on nothing may be skimmed in this payment's name any more.
                 self.node.leases.settle(&payment_hash).await.map_err(|_| ReplayEvent())?;
+                self.set_skimming();
                 let skimmed = htlcs.iter().map(|h| h.counterparty_skimmed_fee_msat).sum();
                 let hash = Some(payment_hash);
                 self.node.note_htlc(HtlcState::Claimed, hash, amount_msat, skimmed, None);
@@ -445,6 +477,7 @@ impl Role for RecipientRole {
         let cutoff = self.claim_policy.expiry_cutoff(now);
         for id in self.node.leases.expire(cutoff).await.unwrap_or_default() {
             self.note_lease("expired", &id, json!({}));
+            self.set_skimming();
         }
     }
 }

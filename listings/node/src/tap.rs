@@ -91,12 +91,14 @@ impl<H: BaseMessageHandler> BaseMessageHandler for Tap<H> {
     }
 }
 
-/// Delegates each message to the wrapped handler, after writing down its name and size.
+/// Delegates each message to the wrapped handler, then writes down its name and size: whoever waits
+/// for the message finds it handled.
 macro_rules! tapped {
     ($($handle: ident($message: ty) $name: literal,)*) => { $(
         fn $handle(&self, peer: PublicKey, msg: $message) {
-            self.pen.wire(&peer, $name, msg.serialized_length());
-            self.inner.$handle(peer, msg)
+            let bytes = msg.serialized_length();
+            self.inner.$handle(peer, msg);
+            self.pen.wire(&peer, $name, bytes);
         }
     )* };
 }
@@ -133,6 +135,7 @@ impl<H: ChannelMessageHandler> ChannelMessageHandler for Tap<H> {
         handle_update_fail_malformed_htlc(&msgs::UpdateFailMalformedHTLC)
             "update_fail_malformed_htlc",
         handle_commitment_signed(&msgs::CommitmentSigned) "commitment_signed",
+        handle_revoke_and_ack(&msgs::RevokeAndACK) "revoke_and_ack",
         handle_update_fee(&msgs::UpdateFee) "update_fee",
         handle_announcement_signatures(&msgs::AnnouncementSignatures) "announcement_signatures",
         handle_channel_reestablish(&msgs::ChannelReestablish) "channel_reestablish",
@@ -140,12 +143,6 @@ impl<H: ChannelMessageHandler> ChannelMessageHandler for Tap<H> {
         handle_error(&msgs::ErrorMessage) "error",
     }
 
-    /// With it, HTLCs become irrevocable: there may be one to claim.
-    fn handle_revoke_and_ack(&self, peer: PublicKey, msg: &msgs::RevokeAndACK) {
-        self.pen.wire(&peer, "revoke_and_ack", msg.serialized_length());
-        self.inner.handle_revoke_and_ack(peer, msg);
-        self.pen.poke.notify_one();
-    }
     fn handle_commitment_signed_batch(
         &self,
         peer: PublicKey,

@@ -1,0 +1,73 @@
+//! Every party may stop between any two steps and start again from its folder.
+
+use crate::on_every_chain;
+use guide::world::{Story, World};
+use lsps2_async::lease::TrustModel;
+use lsps2_async::payer::PayerMode;
+use node::transcript::HtlcState;
+use regtest::Chain;
+
+on_every_chain! {
+    the_lsp_restarts_between_lease_and_payment
+    the_online_payer_restarts_before_the_release
+    the_lsp_restarts_between_intercept_and_open
+    the_lsp_restarts_after_the_channel_and_is_paid_again
+}
+
+async fn the_lsp_restarts_between_lease_and_payment(chain: Chain) {
+    let story = Story::new(PayerMode::OftenOffline, TrustModel::ClientTrustsLsp);
+    let mut world = World::new(chain, story).await.unwrap();
+    let (_, offer) = world.prepare_recipient().await.unwrap();
+    world.stop_recipient().await;
+    world.stop_lsp().await;
+    world.start_lsp().await.unwrap();
+    // The recipient, too, starts from its folder in here, and so does the payer.
+    let books = world.pay_offline_recipient(&offer, 100_000_000).await.unwrap();
+    assert_eq!(books.opening_fee_msat, 2_000_000);
+    world.stop().await;
+}
+
+async fn the_online_payer_restarts_before_the_release(chain: Chain) {
+    let story = Story::new(PayerMode::AlwaysOnline, TrustModel::LspTrustsClient);
+    let mut world = World::new(chain, story).await.unwrap();
+    let (_, offer) = world.prepare_recipient().await.unwrap();
+    world.stop_recipient().await;
+    let from = world.transcript.position();
+    world.pay_while_recipient_is_offline(&offer, 100_000_000).await.unwrap();
+    world.stop_payer().await;
+    world.start_payer().await.unwrap();
+    let books = world.wake_recipient_and_settle(from).await.unwrap();
+    assert_eq!(books.opening_fee_msat, 2_000_000);
+    world.stop().await;
+}
+
+/// LDK raises `OpenChannel` once. What the LSP knows after the restart it knows from its own table.
+async fn the_lsp_restarts_between_intercept_and_open(chain: Chain) {
+    let story = Story::new(PayerMode::OftenOffline, TrustModel::ClientTrustsLsp);
+    let mut world = World::new(chain, story).await.unwrap();
+    let (_, offer) = world.prepare_recipient().await.unwrap();
+    world.stop_recipient().await;
+    world.lsp().hold_opens();
+    let from = world.transcript.position();
+    world.pay_while_recipient_is_offline(&offer, 100_000_000).await.unwrap();
+    world.start_recipient().await.unwrap();
+    world.see_htlc(from, "lsp", HtlcState::Intercepted).await.unwrap();
+    world.stop_lsp().await;
+    world.start_lsp().await.unwrap();
+    world.see_htlc(from, "recipient", HtlcState::Claimed).await.unwrap();
+    world.see_htlc(from, "payer", HtlcState::Paid).await.unwrap();
+    world.stop().await;
+}
+
+async fn the_lsp_restarts_after_the_channel_and_is_paid_again(chain: Chain) {
+    let story = Story::new(PayerMode::OftenOffline, TrustModel::LspTrustsClient);
+    let mut world = World::new(chain, story).await.unwrap();
+    let (_, offer) = world.prepare_recipient().await.unwrap();
+    world.pay_offline_recipient(&offer, 100_000_000).await.unwrap();
+    world.stop_lsp().await;
+    world.start_lsp().await.unwrap();
+    let books = world.pay_offline_recipient(&offer, 40_000_000).await.unwrap();
+    assert_eq!(books.opening_fee_msat, 0);
+    assert_eq!(books.recipient_received_msat, 40_000_000);
+    world.stop().await;
+}
