@@ -217,6 +217,7 @@ async fn status(party: &Party, chain: &Chain) -> Result<Value> {
         "height": chain.height().await?,
         "synced_to": party.channel_manager().current_best_block().height,
         "announced": party.knows_node(&party.id()),
+        "announced_nodes": party.announced_nodes(),
     }))
 }
 

@@ -108,6 +108,12 @@ impl Node {
         node.is_some_and(|node| node.announcement_info.is_some())
     }
 
+    /// How many nodes are announced, as far as this one knows.
+    pub fn announced_nodes(&self) -> usize {
+        let graph = self.graph.read_only();
+        graph.nodes().unordered_iter().filter(|(_, node)| node.announcement_info.is_some()).count()
+    }
+
     /// A script that pays this node's wallet.
     pub fn wallet_script(&self) -> Result<bitcoin::ScriptBuf> {
         self.wallet.script()
