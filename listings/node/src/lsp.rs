@@ -192,10 +192,12 @@ impl Lsp {
 
 /// LDK's flags for the recipient's LSP.
 fn user_config() -> UserConfig {
-    let mut config = UserConfig::default();
-    config.htlc_interception_flags = HTLCInterceptionFlags::ToInterceptSCIDs as u8;
-    // For payments after the first: they go over the real channel, which is not announced.
-    config.accept_forwards_to_priv_channels = true;
+    let mut config = UserConfig {
+        htlc_interception_flags: HTLCInterceptionFlags::ToInterceptSCIDs as u8,
+        // For payments after the first: they go over the real channel, which is not announced.
+        accept_forwards_to_priv_channels: true,
+        ..Default::default()
+    };
     config.channel_handshake_config.announce_for_forwarding = true;
     config
 }

@@ -66,9 +66,9 @@ impl Node {
             lightning_net_tokio::connect_outbound(self.peer_manager.clone(), node_id, address)
                 .await
                 .with_context(|| format!("{address} does not answer: is the node running?"))?;
-        let greeted = transcript.wait_for(from, HANDSHAKE, |entry| match &entry.what {
-            What::Connected { peer: p } if *p == peer && entry.node == self.pen.name => Some(()),
-            _ => None,
+        let greeted = transcript.wait_for(from, HANDSHAKE, |entry| {
+            let connected = matches!(&entry.what, What::Connected { peer: p } if *p == peer);
+            (connected && entry.node == self.pen.name).then_some(())
         });
         tokio::select! {
             greeted = greeted => greeted.map_err(|_| anyhow::anyhow!("{address} does not greet")),

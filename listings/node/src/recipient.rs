@@ -128,9 +128,10 @@ impl Recipient {
         if let Some(offer) = self.offer() {
             return Ok(offer);
         }
-        let ready = transcript.wait_for(from, at_most, |entry| match &entry.what {
-            What::Onion { message, .. } if message == "static_invoice_persisted" => self.offer(),
-            _ => None,
+        let ready = transcript.wait_for(from, at_most, |entry| {
+            let persisted = matches!(&entry.what, What::Onion { message, .. }
+                if message == "static_invoice_persisted" && entry.node == self.node.pen.name);
+            persisted.then(|| self.offer()).flatten()
         });
         ready.await.map_err(|_| {
             anyhow!("no offer: buy a lease with `lease` and take the LSP's paths with `use-paths`")
@@ -159,7 +160,7 @@ impl RecipientRole {
                 .watched_by(self.node.observations.clone());
             negotiations.push(Purchase { negotiation, buyer });
         }
-        Ok(bought.await??)
+        bought.await?
     }
 
     async fn on_lsps2_event(&self, event: LSPS2ClientEvent) {
