@@ -343,6 +343,11 @@ impl World {
         &mut self.story
     }
 
+    /// What another node of this world is started with.
+    pub fn node_config(&self, name: &str) -> NodeConfig {
+        self.config(name, any_port())
+    }
+
     fn config(&self, name: &str, listen: SocketAddr) -> NodeConfig {
         node_config(&self.folder, &self.chain, &self.transcript, name, listen)
     }

@@ -31,6 +31,19 @@ const BLIP52_EXTRA_FINAL_BLOCKS: u16 = 2;
 
 /// Which paths a wallet puts into an invoice. An invoice never holds both kinds: a payer that split
 /// a payment over both would leave the JIT part below what opens the channel.
+///
+/// ```
+/// # use core::time::Duration;
+/// use lsps2_async::router::{PathChoice, PathPolicy};
+///
+/// let (policy, now) = (PathPolicy::default(), Duration::from_secs(1_700_000_000));
+/// let choose = |amount, inbound| policy.choose(amount, inbound, Vec::new(), now);
+/// // No lease here: a static invoice over a channel that can receive, or none at all.
+/// assert_eq!(choose(None, Some(9_000)), PathChoice::Ordinary);
+/// assert_eq!(choose(None, None), PathChoice::Refuse);
+/// // Too little inbound and no lease: the payer may still split its payment.
+/// assert_eq!(choose(Some(10_000), Some(9_000)), PathChoice::Ordinary);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PathPolicy {
     /// Ordinary paths are used once one usable channel can receive this much, in msat. An invoice
@@ -105,14 +118,24 @@ impl PathPolicy {
         usable
     }
 
+    /// A lease that cannot become a path serves nothing: it must not keep an ordinary path out.
     fn serves(&self, lease: &Lease, amount_msat: Option<u64>, now: Duration) -> bool {
         let params = &lease.opening_fee_params;
         let lasts = params.valid_until > now.saturating_add(self.min_validity_left);
-        let Some(smallest) = params.smallest_payment_msat() else {
+        let Ok(terms) = LeaseMetadata::for_lease(lease) else {
             return false;
         };
-        let fits = amount_msat.is_none_or(|a| smallest <= a && a <= params.max_payment_size_msat);
-        lasts && fits
+        let final_delta = self.final_cltv_delta();
+        let has_delta = final_delta.and_then(|d| d.checked_add(terms.cltv_expiry_delta)).is_some();
+        let htlcs = terms.min_htlc_msat..=params.max_payment_size_msat;
+        lasts && has_delta && amount_msat.is_none_or(|amount| htlcs.contains(&amount))
+    }
+
+    /// The blocks between the HTLC's expiry at the recipient and the chain tip; `None` on overflow.
+    fn final_cltv_delta(&self) -> Option<u16> {
+        MIN_FINAL_CLTV_EXPIRY_DELTA
+            .checked_add(BLIP52_EXTRA_FINAL_BLOCKS)?
+            .checked_add(self.extra_final_cltv_delta)
     }
 }
 
@@ -121,6 +144,28 @@ impl PathPolicy {
 /// * `R` finds routes and builds ordinary paths, for example LDK's `DefaultRouter`;
 /// * `L` knows the leases, usually an `Arc<LeaseStore<_>>`;
 /// * `T` tells the time.
+///
+/// ```
+/// use lightning::routing::router::Router;
+/// use lightning::sign::KeysManager;
+/// use lightning_liquidity::utils::time::TimeProvider;
+/// use lsps2_async::lease::LeaseStore;
+/// use lsps2_async::router::{JitRouter, PathPolicy};
+/// # use lightning::util::persist::KVStore;
+/// use std::sync::Arc;
+///
+/// /// The router to give to the wallet's `ChannelManager`.
+/// fn wallet_router<R: Router, K: KVStore, T: TimeProvider>(
+///     ordinary: R,
+///     leases: Arc<LeaseStore<K>>,
+///     keys: Arc<KeysManager>,
+///     clock: Arc<T>,
+/// ) -> impl Router {
+///     // JIT paths until a channel can receive 100 000 sat.
+///     let policy = PathPolicy { enough_inbound_msat: 100_000_000, ..PathPolicy::default() };
+///     JitRouter::new(ordinary, leases, keys, clock, policy)
+/// }
+/// ```
 pub struct JitRouter<R: Router, L: ActiveLeases, ES: EntropySource, T: Deref>
 where
     T::Target: TimeProvider,
@@ -158,17 +203,13 @@ where
     ) -> Result<BlindedPaymentPath, ()> {
         let terms = write_and_read_back(lease, &mut tlvs.payment_context)?;
         let lsp_hop = jit_hop(&terms, lease, tlvs.payment_constraints.max_cltv_expiry);
-        let final_delta = MIN_FINAL_CLTV_EXPIRY_DELTA
-            .checked_add(BLIP52_EXTRA_FINAL_BLOCKS)
-            .and_then(|delta| delta.checked_add(self.policy.extra_final_cltv_delta))
-            .ok_or(())?;
         BlindedPaymentPath::new(
             &[lsp_hop],
             recipient,
             key,
             tlvs,
             u64::MAX,
-            final_delta,
+            self.policy.final_cltv_delta().ok_or(())?,
             &self.entropy_source,
             secp_ctx,
         )
@@ -246,10 +287,14 @@ where
                 amount_msat,
                 secp,
             ),
-            PathChoice::Jit(leases) => leases
-                .iter()
-                .map(|lease| self.jit_path(lease, recipient, key, tlvs.clone(), secp))
-                .collect(),
+            PathChoice::Jit(leases) => {
+                // One LSP's absurd terms must not cost the wallet the paths through the others.
+                let paths = leases.iter().filter_map(|lease| {
+                    self.jit_path(lease, recipient, key, tlvs.clone(), secp).ok()
+                });
+                let paths: Vec<_> = paths.collect();
+                if paths.is_empty() { Err(()) } else { Ok(paths) }
+            }
         }
     }
 
@@ -288,6 +333,23 @@ where
 /// LDK's `DefaultMessageRouter` only reaches direct peers: a woken wallet would be told to connect
 /// to the payer, or to the payer's LSP, whose address it may not know. This one asks the wrapped
 /// router first and puts the LSP in between wherever that would need a new connection.
+///
+/// ```
+/// # use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey};
+/// use lightning::onion_message::messenger::{Destination, MessageRouter, NullMessageRouter};
+/// use lsps2_async::router::LspMessageRouter;
+///
+/// # let node = |seed| {
+/// #     let key = SecretKey::from_slice(&[seed; 32]).unwrap();
+/// #     PublicKey::from_secret_key(&Secp256k1::new(), &key)
+/// # };
+/// # let (wallet, lsp, payer) = (node(1), node(2), node(3));
+/// // A router that knows nobody is enough while the LSP is connected.
+/// let router = LspMessageRouter::new(NullMessageRouter {}, lsp);
+/// let path = router.find_path(wallet, vec![lsp], Destination::Node(payer));
+/// assert_eq!(path.map(|path| path.intermediate_nodes), Ok(vec![lsp]));
+/// assert!(router.find_path(wallet, vec![], Destination::Node(payer)).is_err());
+/// ```
 pub struct LspMessageRouter<M: MessageRouter> {
     inner: M,
     lsp_node_id: PublicKey,
@@ -334,6 +396,7 @@ impl<M: MessageRouter> MessageRouter for LspMessageRouter<M> {
         };
         match path {
             Ok(path) if is_direct(&path) || !lsp_connected => Ok(path),
+            Ok(path) if !is_reachable(&path.destination) => Ok(path),
             Ok(path) => Ok(self.through_lsp(path.destination)),
             // Known, but without an address to connect to.
             Err(()) if lsp_connected && is_reachable(&destination) => {
@@ -354,3 +417,6 @@ impl<M: MessageRouter> MessageRouter for LspMessageRouter<M> {
         self.inner.create_blinded_paths(recipient, key, context, peers, secp_ctx)
     }
 }
+
+#[cfg(test)]
+mod tests;
