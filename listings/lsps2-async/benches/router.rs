@@ -228,11 +228,11 @@ fn compare(lsps: u8, rounds: usize) {
     }
     let [own, delegating, jit] = samples.each_mut().map(|samples| median(samples));
     println!("{lsps} path(s), median of {rounds} rounds:");
-    println!("  wrapped router alone     {own:>8.1} us");
+    println!("  wrapped router alone        {own:>7.1} us");
     for (name, micros) in [("delegating", delegating), ("building JIT paths", jit)] {
         let ratio = micros / own;
         let verdict = if ratio <= LIMIT { "within" } else { "ABOVE" };
-        println!("  wrapper, {name:<19} {micros:>5.1} us  x {ratio:.3}  ({verdict} {LIMIT})");
+        println!("  wrapper, {name:<18} {micros:>7.1} us  x {ratio:.3}  ({verdict} {LIMIT})");
     }
 }
 

@@ -148,7 +148,10 @@ pub fn stage<C: AChannelManager + ?Sized>(
     channel_manager: &C,
     payment_id: PaymentId,
 ) -> Option<PaymentStage> {
-    let payments = channel_manager.get_cm().list_recent_payments();
+    stage_of(&channel_manager.get_cm().list_recent_payments(), payment_id)
+}
+
+fn stage_of(payments: &[RecentPaymentDetails], payment_id: PaymentId) -> Option<PaymentStage> {
     payments.iter().find_map(|payment| match payment {
         RecentPaymentDetails::AwaitingInvoice { payment_id: id } if *id == payment_id => {
             Some(PaymentStage::Waiting)
@@ -209,6 +212,112 @@ pub fn explain_failure(reason: Option<PaymentFailureReason>) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey};
+    use lightning::offers::offer::OfferBuilder;
+
+    fn offer(amount_msat: Option<u64>) -> Offer {
+        let key = SecretKey::from_slice(&[1; 32]).expect("valid");
+        let builder = OfferBuilder::new(PublicKey::from_secret_key(&Secp256k1::new(), &key));
+        match amount_msat {
+            Some(amount_msat) => builder.amount_msats(amount_msat).build(),
+            None => builder.build(),
+        }
+        .expect("a valid offer")
+    }
+
+    /// In US dollars: a test vector of BOLT 12.
+    fn in_dollars() -> Offer {
+        "lno1qcp4256ypqpzwyq2p32x2um5ypmx2cm5dae8x93pqthvwfzadd7jejes8q9lhc4rvjxd022zv5l44g6qah82ru5rdpnpj"
+            .parse()
+            .expect("a valid offer")
+    }
+
+    #[test]
+    fn an_amount_is_needed_from_the_offer_or_from_the_caller() {
+        assert_eq!(check_amount(&offer(None), None, 10), Err(PayError::AmountMissing));
+        assert_eq!(check_amount(&in_dollars(), None, u64::MAX), Err(PayError::AmountMissing));
+        for (offer, amount_msat) in
+            [(offer(None), Some(10)), (offer(Some(10)), None), (in_dollars(), Some(10))]
+        {
+            assert_eq!(check_amount(&offer, amount_msat, 10), Ok(()), "{amount_msat:?}");
+            let too_much = PayError::NotEnoughOutbound { amount_msat: 10, sendable_msat: 9 };
+            assert_eq!(check_amount(&offer, amount_msat, 9), Err(too_much), "{amount_msat:?}");
+        }
+    }
+
+    #[test]
+    fn the_callers_amount_counts_rather_than_the_offers() {
+        let sendable_msat = 15;
+        assert_eq!(check_amount(&offer(Some(20)), Some(10), sendable_msat), Ok(()));
+        let too_much = PayError::NotEnoughOutbound { amount_msat: 20, sendable_msat };
+        assert_eq!(check_amount(&offer(Some(10)), Some(20), sendable_msat), Err(too_much));
+    }
+
+    #[test]
+    fn nothing_cannot_be_paid_even_without_channels() {
+        assert_eq!(check_amount(&offer(None), Some(0), 0), Err(PayError::NothingToPay));
+        assert_eq!(check_amount(&offer(Some(10)), Some(0), 10), Err(PayError::NothingToPay));
+    }
+
+    #[test]
+    fn each_payment_is_found_at_its_own_stage() {
+        let id = |byte| PaymentId([byte; 32]);
+        let hash = PaymentHash([9; 32]);
+        let payments = [
+            RecentPaymentDetails::AwaitingInvoice { payment_id: id(1) },
+            RecentPaymentDetails::Pending {
+                payment_id: id(2),
+                payment_hash: hash,
+                total_msat: 5_000,
+                pending_fee_msat: Some(7),
+                is_probe: false,
+            },
+            RecentPaymentDetails::Fulfilled {
+                payment_id: id(3),
+                payment_hash: Some(hash),
+                fee_paid_msat: Some(7),
+            },
+            RecentPaymentDetails::Abandoned {
+                payment_id: id(4),
+                payment_hash: hash,
+                is_probe: false,
+            },
+        ];
+        let stages = [1, 2, 3, 4, 5].map(|byte| stage_of(&payments, id(byte)));
+        let expected = [
+            Some(PaymentStage::Waiting),
+            Some(PaymentStage::Locked { payment_hash: hash, amount_msat: 5_000 }),
+            Some(PaymentStage::Paid),
+            Some(PaymentStage::Abandoned),
+            None,
+        ];
+        assert_eq!(stages, expected);
+    }
+
+    #[test]
+    fn failures_a_payer_can_tell_apart_are_explained_apart() {
+        use PaymentFailureReason as Reason;
+        // Behind a blinded path these two look alike.
+        let no_way = explain_failure(Some(Reason::RouteNotFound));
+        assert_eq!(explain_failure(Some(Reason::RetriesExhausted)), no_way);
+        let unknown = explain_failure(None);
+        assert_eq!(explain_failure(Some(Reason::UnexpectedError)), unknown);
+        let others = [
+            Reason::PaymentExpired,
+            Reason::InvoiceRequestExpired,
+            Reason::InvoiceRequestRejected,
+            Reason::RecipientRejected,
+            Reason::BlindedPathCreationFailed,
+            Reason::UserAbandoned,
+            Reason::UnknownRequiredFeatures,
+        ];
+        let mut texts = vec![no_way, unknown];
+        texts.extend(others.map(|reason| explain_failure(Some(reason))));
+        let total = texts.len();
+        texts.sort_unstable();
+        texts.dedup();
+        assert_eq!(texts.len(), total);
+    }
 
     #[test]
     fn an_often_offline_payer_asks_for_the_hold_and_its_lsp_grants_it() {

@@ -4,6 +4,7 @@
 //! Each restarts from its own folder, writes what it sees to one [`transcript`], and matches LDK's
 //! events without a wildcard, so that a new kind of event breaks the build.
 
+mod assemble;
 mod channels;
 mod events;
 mod node;
@@ -19,6 +20,7 @@ pub mod payer;
 pub mod payer_lsp;
 pub mod recipient;
 
+pub use assemble::wallet_script;
 pub use channels::{Balances, ChannelBalance};
-pub use node::{Node, NodeConfig, wallet_script};
+pub use node::{Node, NodeConfig};
 pub use types::{ChannelManager, Clock};

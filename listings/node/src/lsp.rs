@@ -32,8 +32,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::Mutex;
 
+use crate::assemble::read_or_make_secret;
 use crate::events::scid;
-use crate::node::{Node, NodeConfig, Role, Setup, read_or_make_secret};
+use crate::node::{Node, NodeConfig, Role, Setup};
 use crate::transcript::{HtlcState, What};
 use crate::types::{ChannelManager, Lsps2Service, Store};
 

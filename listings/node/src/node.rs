@@ -1,63 +1,39 @@
 //! What every node has, whatever its role: LDK's parts, wired together and restored from a folder.
 
-use anyhow::{Context, Result, anyhow, ensure};
-use bitcoin::secp256k1::rand::RngCore;
-use bitcoin::secp256k1::{PublicKey, rand};
-use bitcoin::{Block, Network, ScriptBuf};
+use anyhow::{Context, Result};
+use bitcoin::secp256k1::PublicKey;
+use bitcoin::{Block, Network};
 use lightning::chain::transaction::TransactionData;
 use lightning::chain::{BlockLocator, Listen};
-use lightning::events::bump_transaction::sync::BumpTransactionEventHandlerSync;
 use lightning::events::{Event, ReplayEvent};
-use lightning::io::{Cursor, ErrorKind};
-use lightning::ln::channelmanager::{ChainParameters, ChannelManagerReadArgs};
-use lightning::ln::peer_handler::{IgnoringMessageHandler, MessageHandler};
-use lightning::routing::scoring::{
-    ProbabilisticScorer, ProbabilisticScoringDecayParameters, ProbabilisticScoringFeeParameters,
-};
-use lightning::sign::{EntropySource, KeysManager, NodeSigner, Recipient};
+use lightning::sign::{EntropySource, KeysManager};
 use lightning::util::config::UserConfig;
-use lightning::util::logger::Level;
-use lightning::util::persist::{
-    CHANNEL_MANAGER_PERSISTENCE_KEY, KVStoreSync, NETWORK_GRAPH_PERSISTENCE_KEY,
-    OUTPUT_SWEEPER_PERSISTENCE_KEY, SCORER_PERSISTENCE_KEY, read_channel_monitors,
-};
-use lightning::util::ser::{ReadableArgs, Writeable};
-use lightning::util::wallet_utils::WalletSync;
+use lightning::util::persist::{KVStoreSync, NETWORK_GRAPH_PERSISTENCE_KEY};
+use lightning::util::ser::Writeable;
 use lightning_background_processor as background;
-use lightning_block_sync::init::{synchronize_listeners, validate_best_block_header};
-use lightning_block_sync::poll::{ChainPoller, ValidatedBlockHeader};
-use lightning_block_sync::{HeaderCache, SpvClient};
+use lightning_block_sync::SpvClient;
+use lightning_block_sync::poll::ChainPoller;
 use lightning_liquidity::events::LiquidityEvent;
-use lightning_liquidity::lsps2::client::LSPS2ClientConfig;
-use lightning_liquidity::lsps2::service::LSPS2ServiceConfig;
 use lightning_liquidity::utils::time::TimeProvider;
-use lightning_liquidity::{LiquidityClientConfig, LiquidityServiceConfig};
-use lightning_persister::fs_store::v1::FilesystemStore;
-use lsps2_async::negotiate::{MenuWatch, Observations};
+use lsps2_async::negotiate::Observations;
 use lsps2_async::router::PathPolicy;
 use regtest::Chain;
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, RwLock};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
+use crate::assemble::{BumpHandler, Ground, Synced, ToBroadcast};
 use crate::relay::Relay;
-use crate::tap::{Pen, Tap};
+use crate::tap::Pen;
 use crate::transcript::{Transcript, What};
 use crate::types::*;
 use crate::wallet::Wallet;
-
-type BumpHandler = BumpTransactionEventHandlerSync<
-    Arc<Broadcaster>,
-    Arc<WalletSync<Arc<Wallet>, Arc<Log>>>,
-    Arc<KeysManager>,
-    Arc<Log>,
->;
 
 /// Where a node lives and what it writes to.
 #[derive(Clone)]
@@ -132,8 +108,8 @@ pub struct Node {
 struct Runtime {
     lock: Option<File>,
     listener: Option<TcpListener>,
-    to_broadcast: Option<mpsc::UnboundedReceiver<(Vec<bitcoin::Transaction>, String)>>,
-    sync: Option<(HeaderCache, ValidatedBlockHeader)>,
+    to_broadcast: Option<ToBroadcast>,
+    sync: Option<Synced>,
     tasks: JoinSet<()>,
     processor: Option<JoinHandle<()>>,
 }
@@ -141,285 +117,64 @@ struct Runtime {
 impl Node {
     /// Restores the node of a folder, or makes a new one there. It does nothing before `run`.
     pub(crate) async fn build(config: NodeConfig, setup: Setup) -> Result<Arc<Self>> {
-        let NodeConfig { name, data_dir, listen, chain, transcript } = config;
-        fs::create_dir_all(&data_dir).with_context(|| format!("making {}", data_dir.display()))?;
-        let lock = lock(&data_dir)?;
-        let seed = read_or_make_secret(&data_dir, "seed")?;
-        let store = Arc::new(FilesystemStore::new(data_dir.join("store")));
-        let log_file =
-            OpenOptions::new().create(true).append(true).open(data_dir.join("node.log"))?;
-        let log = Arc::new(Log::new(log_file, Level::Debug));
-        let clock = Arc::new(Clock::default());
-        let now = clock.duration_since_epoch();
-        let keys = Arc::new(KeysManager::new(&seed, now.as_secs(), now.subsec_nanos(), true));
-        let node_id = keys.get_node_id(Recipient::Node).map_err(|()| anyhow!("no node id"))?;
-        let pen = Pen {
-            transcript,
-            name,
-            poke: Arc::new(Notify::new()),
-            channel_announced: Arc::new(Notify::new()),
-        };
-        pen.transcript.introduce(node_id, &pen.name);
+        let Setup { user_config, mailbox, promise_secret, paths } = setup;
+        let (ground, lock, to_broadcast) = Ground::open(&config)?;
+        let (graph, leases) = (ground.graph()?, ground.leases().await?);
+        let scorer = ground.scorer(&graph)?;
+        let router = ground.router(&graph, &scorer, &leases, paths);
+        let relay = Arc::new(Relay::new(graph.clone(), ground.keys.clone()));
 
-        let wallet = Arc::new(Wallet::open(&seed, store.clone())?);
-        let (to_broadcast_tx, to_broadcast) = mpsc::unbounded_channel();
-        let broadcaster = Arc::new(Broadcaster(to_broadcast_tx));
-        let fees = Arc::new(Fees);
-        let chain_monitor = Arc::new(ChainMonitor::new(
-            None,
-            broadcaster.clone(),
-            log.clone(),
-            fees.clone(),
-            store.clone(),
-            keys.clone(),
-            keys.get_peer_storage_key(),
-            // Monitors are written only after the channel manager: a crash in between would leave
-            // a stale manager, and LDK force-closes the channels of a stale manager.
-            true,
-        ));
-
-        let graph = Arc::new(match read(&store, "", NETWORK_GRAPH_PERSISTENCE_KEY)? {
-            Some(bytes) => Graph::read(&mut Cursor::new(bytes), log.clone())
-                .map_err(|e| anyhow!("reading the network graph: {e}"))?,
-            None => Graph::new(Network::Regtest, log.clone()),
+        // The channel manager is read against the monitors, and all of them meet at one block.
+        let (monitors, chain_monitor) = (ground.monitors()?, ground.chain_monitor());
+        let best = ground.best_block().await?;
+        let stored =
+            ground.stored_manager(&chain_monitor, &router, &relay, &user_config, &monitors)?;
+        let restored = stored.is_some();
+        let (manager_at, manager) = stored.unwrap_or_else(|| {
+            ground.new_manager(&chain_monitor, &router, &relay, &user_config, &best)
         });
-        let decay = ProbabilisticScoringDecayParameters::default();
-        let scorer = match read(&store, "", SCORER_PERSISTENCE_KEY)? {
-            Some(bytes) => {
-                let args = (decay, graph.clone(), log.clone());
-                ProbabilisticScorer::read(&mut Cursor::new(bytes), args)
-                    .map_err(|e| anyhow!("reading the scorer: {e}"))?
-            }
-            None => ProbabilisticScorer::new(decay, graph.clone(), log.clone()),
-        };
-        let scorer = Arc::new(RwLock::new(scorer));
-
-        let (leases, unreadable) = Leases::load(store.clone()).await?;
-        for lease in unreadable {
-            pen.write(What::Lease {
-                state: "unreadable".into(),
-                intercept_scid: None,
-                detail: serde_json::json!({ "error": format!("{}: {}", lease.key, lease.reason) }),
-            });
-        }
-        let leases = Arc::new(leases);
-        let plain_router = PlainRouter::new(
-            graph.clone(),
-            log.clone(),
-            keys.clone(),
-            scorer.clone(),
-            ProbabilisticScoringFeeParameters::default(),
-        );
-        let router = Arc::new(Router::new(
-            plain_router,
-            leases.clone(),
-            keys.clone(),
-            clock.clone(),
-            setup.paths,
-        ));
-        let relay = Arc::new(Relay::new(graph.clone(), keys.clone()));
-
-        // Monitors first: the channel manager is read against them.
-        let monitors = read_channel_monitors(&*store, keys.clone(), keys.clone())?;
-        let best = validate_best_block_header(&chain).await.map_err(chain_error)?;
-        let manager = read(&store, "", CHANNEL_MANAGER_PERSISTENCE_KEY)?;
-        let restored = manager.is_some();
-        let (manager_block, channel_manager) = match manager {
-            Some(bytes) => {
-                let args = ChannelManagerReadArgs::new(
-                    keys.clone(),
-                    keys.clone(),
-                    keys.clone(),
-                    fees.clone(),
-                    chain_monitor.clone(),
-                    broadcaster.clone(),
-                    router,
-                    relay.clone(),
-                    log.clone(),
-                    setup.user_config.clone(),
-                    monitors.iter().map(|(_, monitor)| monitor).collect(),
-                );
-                <(BlockLocator, ChannelManager)>::read(&mut Cursor::new(bytes), args)
-                    .map_err(|e| anyhow!("reading the channel manager: {e}"))?
-            }
-            None => {
-                ensure!(monitors.is_empty(), "there are channel monitors but no channel manager");
-                let best_block = best.to_block_locator();
-                let manager = ChannelManager::new(
-                    fees.clone(),
-                    chain_monitor.clone(),
-                    broadcaster.clone(),
-                    router,
-                    relay.clone(),
-                    log.clone(),
-                    keys.clone(),
-                    keys.clone(),
-                    keys.clone(),
-                    setup.user_config.clone(),
-                    ChainParameters { network: Network::Regtest, best_block },
-                    best.header.time,
-                );
-                (best_block, manager)
-            }
-        };
-        let channel_manager = Arc::new(channel_manager);
-
-        let sweeper_args = (
-            broadcaster.clone(),
-            fees.clone(),
-            None,
-            keys.clone(),
-            wallet.clone(),
-            store.clone(),
-            log.clone(),
-        );
-        let (sweeper_block, sweeper) = match read(&store, "", OUTPUT_SWEEPER_PERSISTENCE_KEY)? {
-            Some(bytes) => <(BlockLocator, Sweeper)>::read(&mut Cursor::new(bytes), sweeper_args)
-                .map_err(|e| anyhow!("reading the sweeper: {e}"))?,
-            None => {
-                let (broadcaster, fees, filter, keys, wallet, store, log) = sweeper_args;
-                let best = best.to_block_locator();
-                (best, Sweeper::new(best, broadcaster, fees, filter, keys, wallet, store, log))
-            }
-        };
-        let sweeper = Arc::new(sweeper);
-
-        // Everything is brought to the same block before it runs.
-        let monitors: Vec<_> = monitors
-            .into_iter()
-            .map(|(block, m)| (block, (m, broadcaster.clone(), fees.clone(), log.clone())))
-            .collect();
-        let mut listeners: Vec<(BlockLocator, &(dyn Listen + Send + Sync))> = vec![
-            (manager_block, &*channel_manager),
-            (sweeper_block, &*sweeper),
-            (wallet.best_block(), &*wallet),
+        let channel_manager = Arc::new(manager);
+        let (sweeper_at, sweeper) = ground.sweeper(&best)?;
+        let followers: Vec<(_, &(dyn Listen + Send + Sync))> = vec![
+            (manager_at, &*channel_manager),
+            (sweeper_at, &sweeper),
+            (ground.wallet.best_block(), &*ground.wallet),
         ];
-        listeners.extend(monitors.iter().map(|(b, m)| (*b, m as &(dyn Listen + Send + Sync))));
-        let sync = synchronize_listeners(&chain, Network::Regtest, listeners)
-            .await
-            .map_err(chain_error)?;
-        for (_, (monitor, ..)) in monitors {
-            let channel_id = monitor.channel_id();
-            chain_monitor
-                .load_existing_monitor(channel_id, monitor)
-                .map_err(|()| anyhow!("two monitors for channel {channel_id}"))?;
-        }
+        let sync = ground.synchronize(followers, monitors, &chain_monitor).await?;
 
-        let messenger = if setup.mailbox {
-            |keys: Arc<KeysManager>, log, cm: Arc<ChannelManager>, relay, pen: Pen| {
-                OnionMessenger::new_with_offline_peer_interception(
-                    keys.clone(),
-                    keys,
-                    log,
-                    cm.clone(),
-                    relay,
-                    Tap::new(cm.clone(), pen.clone()),
-                    Tap::new(cm, pen),
-                    IgnoringMessageHandler {},
-                    IgnoringMessageHandler {},
-                    // Messages name their next hop by node id here, never by an SCID unknown to us.
-                    false,
-                )
-            }
-        } else {
-            |keys: Arc<KeysManager>, log, cm: Arc<ChannelManager>, relay, pen: Pen| {
-                OnionMessenger::new(
-                    keys.clone(),
-                    keys,
-                    log,
-                    cm.clone(),
-                    relay,
-                    Tap::new(cm.clone(), pen.clone()),
-                    Tap::new(cm, pen),
-                    IgnoringMessageHandler {},
-                    IgnoringMessageHandler {},
-                )
-            }
-        };
-        let onion_messenger = Arc::new(messenger(
-            keys.clone(),
-            log.clone(),
-            channel_manager.clone(),
-            relay.clone(),
-            pen.clone(),
-        ));
-
-        let service = setup.promise_secret.map(|promise_secret| LiquidityServiceConfig {
-            lsps1_service_config: None,
-            lsps2_service_config: Some(LSPS2ServiceConfig { promise_secret }),
-            lsps5_service_config: None,
-            advertise_service: true,
-        });
-        let client = service.is_none().then(|| LiquidityClientConfig {
-            lsps1_client_config: None,
-            lsps2_client_config: Some(LSPS2ClientConfig::default()),
-            lsps5_client_config: None,
-        });
-        let liquidity = LiquidityManager::new_with_custom_time_provider(
-            keys.clone(),
-            keys.clone(),
-            channel_manager.clone(),
-            broadcaster.clone(),
-            store.clone(),
-            service,
-            client,
-            clock.clone(),
-        )
-        .await
-        .context("reading the liquidity manager")?;
-        let liquidity = Arc::new(liquidity);
-
-        let gossip = Arc::new(GossipSync::new(graph.clone(), None, log.clone()));
-        let watch = MenuWatch::new(Tap::new(liquidity.clone(), pen.clone()));
-        let observations = watch.observations();
-        let handlers = MessageHandler {
-            chan_handler: Tap::new(channel_manager.clone(), pen.clone()),
-            route_handler: Tap::new(gossip.clone(), pen.clone()),
-            onion_message_handler: Tap::new(onion_messenger.clone(), pen.clone()),
-            custom_message_handler: watch,
-            send_only_message_handler: IgnoringMessageHandler {},
-        };
-        let peer_manager = Arc::new(PeerManager::new(
-            handlers,
-            now.as_secs() as u32,
-            &keys.get_secure_random_bytes(),
-            log.clone(),
-            keys.clone(),
-        ));
-        let coins = Arc::new(WalletSync::new(wallet.clone(), log.clone()));
-        let bump_handler = BumpHandler::new(broadcaster.clone(), coins, keys.clone(), log.clone());
-
-        let listener = TcpListener::bind(listen)
-            .await
-            .with_context(|| format!("listening on {listen}: choose another --listen address"))?;
-        let listen = listener.local_addr()?;
-        pen.write(What::Started { restored });
+        let onion_messenger = ground.onion_messenger(&channel_manager, &relay, mailbox);
+        let liquidity = ground.liquidity(&channel_manager, promise_secret).await?;
+        let gossip = ground.gossip(&graph);
+        let (peer_manager, observations) =
+            ground.peer_manager(&channel_manager, &gossip, &onion_messenger, &liquidity);
+        let listener = listen(config.listen).await?;
+        ground.pen.write(What::Started { restored });
         Ok(Arc::new(Self {
-            pen,
-            clock,
-            chain,
-            store,
-            keys,
-            wallet,
+            bump_handler: ground.bump_handler(),
+            pen: ground.pen,
+            clock: ground.clock,
+            chain: ground.chain,
+            store: ground.store,
+            keys: ground.keys,
+            wallet: ground.wallet,
+            broadcaster: ground.broadcaster,
+            log: ground.log,
             graph,
             leases,
             relay,
-            broadcaster,
             chain_monitor,
             channel_manager,
             onion_messenger,
             liquidity,
             observations,
             peer_manager,
-            sweeper,
-            bump_handler,
-            user_config: setup.user_config,
+            sweeper: Arc::new(sweeper),
+            user_config,
             stopping: watch::Sender::new(false),
             closing: watch::Sender::new(false),
             gossip,
             scorer,
-            log,
-            listen,
+            listen: listener.local_addr()?,
             connecting: tokio::sync::Mutex::new(()),
             runtime: Mutex::new(Runtime {
                 lock: Some(lock),
@@ -522,10 +277,7 @@ impl Node {
         .await;
     }
 
-    async fn broadcast(
-        self: Arc<Self>,
-        mut queue: mpsc::UnboundedReceiver<(Vec<bitcoin::Transaction>, String)>,
-    ) {
+    async fn broadcast(self: Arc<Self>, mut queue: ToBroadcast) {
         self.until_stopped(async {
             while let Some((txs, purpose)) = queue.recv().await {
                 let error = self.chain.broadcast(&txs).await.err().map(|e| e.to_string());
@@ -541,7 +293,7 @@ impl Node {
         .await;
     }
 
-    async fn follow_chain(self: Arc<Self>, (cache, tip): (HeaderCache, ValidatedBlockHeader)) {
+    async fn follow_chain(self: Arc<Self>, (cache, tip): Synced) {
         let mut known = tip.to_block_locator().block_hash;
         let poller = ChainPoller::new(Arc::new(self.chain.clone()), Network::Regtest);
         let mut client = SpvClient::new(tip, poller, cache, self.clone());
@@ -653,42 +405,8 @@ impl Listen for Node {
     }
 }
 
-/// A script of the wallet in `data_dir`, for funding a node before it starts.
-pub fn wallet_script(data_dir: &Path) -> Result<ScriptBuf> {
-    fs::create_dir_all(data_dir)?;
-    let seed = read_or_make_secret(data_dir, "seed")?;
-    Wallet::open(&seed, Arc::new(FilesystemStore::new(data_dir.join("store"))))?.script()
-}
-
-/// 32 secret bytes that stay the same for the life of the folder.
-pub(crate) fn read_or_make_secret(data_dir: &Path, name: &str) -> Result<[u8; 32]> {
-    let path = data_dir.join(name);
-    if path.exists() {
-        let bytes = fs::read(&path)?;
-        return bytes.try_into().map_err(|_| anyhow!("{} is not 32 bytes", path.display()));
-    }
-    let mut secret = [0; 32];
-    rand::thread_rng().fill_bytes(&mut secret);
-    fs::write(&path, secret).with_context(|| format!("writing {}", path.display()))?;
-    Ok(secret)
-}
-
-fn lock(data_dir: &Path) -> Result<File> {
-    let file = File::create(data_dir.join("lock"))?;
-    file.try_lock().map_err(|_| {
-        anyhow!("{} is in use by another node: give this one its own --data", data_dir.display())
-    })?;
-    Ok(file)
-}
-
-fn read(store: &Store, primary: &str, key: &str) -> Result<Option<Vec<u8>>> {
-    match store.read(primary, "", key) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(e).with_context(|| format!("reading {key}")),
-    }
-}
-
-fn chain_error(error: lightning_block_sync::BlockSourceError) -> anyhow::Error {
-    anyhow!("the chain does not answer: {}", error.into_inner())
+async fn listen(address: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("listening on {address}: choose another --listen address"))
 }

@@ -126,23 +126,24 @@ fn a_fixed_size_lease_serves_no_less_than_its_size() {
 #[test]
 fn a_lease_that_cannot_become_a_path_is_as_good_as_none() {
     for lease in useless() {
-        assert_eq!(without_channels(None, &[lease.clone()]), PathChoice::Refuse, "{lease:?}");
-        let with_channel = PathPolicy::default().choose(None, Some(0), vec![lease.clone()], NOW);
+        let lease = [lease];
+        assert_eq!(without_channels(None, &lease), PathChoice::Refuse, "{lease:?}");
+        let with_channel = PathPolicy::default().choose(None, Some(0), lease.to_vec(), NOW);
         assert_eq!(with_channel, PathChoice::Ordinary, "{lease:?}");
     }
-    let last = with_terms(5, |l| l.cltv_expiry_delta = u16::MAX - 44);
-    assert_eq!(without_channels(None, &[last.clone()]), jit(&[last.clone()]));
+    let last = [with_terms(5, |l| l.cltv_expiry_delta = u16::MAX - 44)];
+    assert_eq!(without_channels(None, &last), jit(&last));
     let policy = PathPolicy { extra_final_cltv_delta: 1, ..PathPolicy::default() };
-    assert_eq!(policy.choose(None, None, vec![last], NOW), PathChoice::Refuse);
+    assert_eq!(policy.choose(None, None, last.to_vec(), NOW), PathChoice::Refuse);
 }
 
 #[test]
 fn a_lease_is_used_only_while_enough_of_its_validity_is_left() {
     let policy = PathPolicy { min_validity_left: DAY, ..PathPolicy::default() };
     for (valid_until, used) in [(NOW + DAY, false), (NOW + DAY + SECOND, true)] {
-        let lease = lease_until(SCID, valid_until);
-        let expected = if used { jit(&[lease.clone()]) } else { PathChoice::Refuse };
-        assert_eq!(policy.choose(None, None, vec![lease], NOW), expected);
+        let lease = [lease_until(SCID, valid_until)];
+        let expected = if used { jit(&lease) } else { PathChoice::Refuse };
+        assert_eq!(policy.choose(None, None, lease.to_vec(), NOW), expected);
     }
     let forever = PathPolicy { min_validity_left: Duration::MAX, ..PathPolicy::default() };
     assert_eq!(forever.choose(None, None, vec![lease(SCID)], NOW), PathChoice::Refuse);
@@ -678,7 +679,10 @@ fn several_leases_become_several_paths_each_with_its_own_metadata() {
     for ((path, lsp), lease) in paths.iter().zip(&lsps).zip(&leases) {
         let reading = read(&wallet, lsp, path).unwrap();
         let metadata = LeaseMetadata::read_from(reading.context.payment_metadata()).unwrap();
-        assert_eq!((reading.forwarded_over, metadata), (lease.id.intercept_scid, agreed(lease).into()));
+        assert_eq!(
+            (reading.forwarded_over, metadata),
+            (lease.id.intercept_scid, agreed(lease).into())
+        );
     }
 }
 
@@ -813,7 +817,9 @@ fn via_lsp(destination: &Destination) -> Found {
 #[test]
 fn what_the_wallet_reaches_directly_is_not_sent_through_the_lsp() {
     for direct in [FRIEND, LSP, WALLET] {
-        for to in [Destination::Node(node(direct)), Destination::BlindedPath(reply_path(node(direct)))] {
+        for to in
+            [Destination::Node(node(direct)), Destination::BlindedPath(reply_path(node(direct)))]
+        {
             let found = find(Ok(path_to(to.clone())), &[LSP, FRIEND], &to);
             assert_eq!(found, Ok((vec![], to, 0)));
         }
