@@ -2,7 +2,7 @@
 
 use crate::on_every_chain;
 use bitcoin::secp256k1::rand::{self, RngCore};
-use guide::world::{Story, World, channel_is};
+use guide::world::{Story, World, is_wire};
 use lightning::blinded_path::payment::BlindedPaymentPath;
 use lightning::ln::channelmanager::PaymentId;
 use lightning::ln::outbound_payment::{RecipientOnionFields, Retry};
@@ -175,7 +175,8 @@ async fn a_wallet_that_restarts_between_the_opening_and_the_payment_is_paid() {
     let from = world.transcript.position();
     world.pay_while_recipient_is_offline(&offer, 100_000_000).await.unwrap();
     world.start_recipient().await.unwrap();
-    world.see(from, |e| e.node == "recipient" && channel_is(e, "ready", "lsp")).await.unwrap();
+    // The HTLC is there; a new process looks at its first HTLC only after about two seconds.
+    world.see(from, |e| e.node == "recipient" && is_wire(e, "update_add_htlc")).await.unwrap();
     world.stop_recipient().await;
     let claimed = |w: &World| {
         let claimed = |state| state == HtlcState::Claimed;

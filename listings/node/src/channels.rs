@@ -7,6 +7,7 @@ use lightning::ln::msgs::SocketAddress;
 use lightning::ln::types::ChannelId;
 use lightning::routing::gossip::NodeId;
 use serde::Serialize;
+use std::sync::atomic::Ordering;
 
 use crate::node::Node;
 
@@ -63,26 +64,30 @@ impl Node {
         }
     }
 
-    /// Announces this node once one of its channels is announced. Says whether it is announced.
+    /// Announces this node once one of its channels is announced; called about once a second.
     ///
-    /// The network forgets a node that is silent for two weeks; a node that runs that long has to
-    /// announce itself again, each day, say.
-    pub(crate) fn announce(&self) -> bool {
+    /// A peer drops the announcement of a node of which it knows no channel yet, so it is repeated
+    /// a few times. The network forgets a node that is silent for two weeks; one that runs that
+    /// long has to announce itself again, each day, say.
+    pub(crate) fn announce(&self) {
+        const REPETITIONS: u32 = 10;
         let me = NodeId::from_pubkey(&self.id());
-        let known = self.graph.read_only().node(&me).map(|n| n.announcement_info.is_some());
-        if known == Some(false) {
-            let mut alias = [0; 32];
-            let name = self.pen.name.as_bytes();
-            let length = name.len().min(alias.len());
-            alias[..length].copy_from_slice(&name[..length]);
-            let address = SocketAddress::from(self.address());
-            self.peer_manager.broadcast_node_announcement([0; 3], alias, vec![address]);
-            self.peer_manager.process_events();
-            // LDK writes the graph every hour; without it the node builds no offer paths after
-            // a restart.
-            let _ = self.save_graph();
+        let has_announced_channel = self.graph.read_only().node(&me).is_some();
+        let announced = self.announced.load(Ordering::Relaxed);
+        if !has_announced_channel || announced >= REPETITIONS {
+            return;
         }
-        known == Some(true)
+        self.announced.store(announced + 1, Ordering::Relaxed);
+        let mut alias = [0; 32];
+        let name = self.pen.name.as_bytes();
+        let length = name.len().min(alias.len());
+        alias[..length].copy_from_slice(&name[..length]);
+        let address = SocketAddress::from(self.address());
+        self.peer_manager.broadcast_node_announcement([0; 3], alias, vec![address]);
+        self.peer_manager.process_events();
+        // LDK writes the graph every hour; without it the node builds no offer paths after a
+        // restart.
+        let _ = self.save_graph();
     }
 
     /// Hands a transaction of our own to the chain.

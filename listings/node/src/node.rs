@@ -22,6 +22,7 @@ use std::fs::File;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -100,6 +101,8 @@ pub struct Node {
     log: Arc<Log>,
     listen: SocketAddr,
     pub(crate) connecting: tokio::sync::Mutex<()>,
+    /// How often this node has announced itself since it started.
+    pub(crate) announced: AtomicU32,
     runtime: Mutex<Runtime>,
 }
 
@@ -176,6 +179,7 @@ impl Node {
             scorer,
             listen: listener.local_addr()?,
             connecting: tokio::sync::Mutex::new(()),
+            announced: AtomicU32::new(0),
             runtime: Mutex::new(Runtime {
                 lock: Some(lock),
                 listener: Some(listener),
