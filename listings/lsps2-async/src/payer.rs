@@ -53,13 +53,13 @@ pub enum PayError {
     NothingToPay,
     /// The channels cannot send that much at once.
     #[error(
-        "cannot send {amount_msat} msat: the largest payment a usable channel carries is \
-         {sendable_msat} msat; pay less, or open a larger channel"
+        "cannot send {amount_msat} msat: the usable channels can send {sendable_msat} msat in all; \
+         pay less, or open a larger channel"
     )]
     NotEnoughOutbound {
         /// What was to be paid, in msat.
         amount_msat: u64,
-        /// What one channel can send, in msat.
+        /// What the usable channels can send together, in msat.
         sendable_msat: u64,
     },
     /// LDK refused the offer.
