@@ -119,7 +119,7 @@ fn channel(lsp: u8) -> ChannelDetails {
         next_splice_out_maximum_sat: 0,
         inbound_capacity_msat: INBOUND_MSAT,
         confirmations_required: Some(0),
-        confirmations: Some(0),
+        confirmations: Some(1),
         force_close_spend_delay: Some(144),
         is_outbound: false,
         is_channel_ready: true,

@@ -80,6 +80,35 @@ pub struct Arrival<'a> {
     pub channel_peers: &'a [PublicKey],
     /// The first of those channels.
     pub channel_id: ChannelId,
+    /// What the wallet knows of those channels.
+    pub channel_use: ChannelUse,
+}
+
+/// What a wallet knows of the channel a payment came over. An opening fee pays for one channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChannelUse {
+    /// It was accepted for a lease ([`jit_user_channel_id`]), and no fee was taken over it yet.
+    Jit,
+    /// The fee of this lease was taken over it ([`LeaseStore::paid_over`]).
+    ///
+    /// [`LeaseStore::paid_over`]: crate::lease::LeaseStore::paid_over
+    Paid(LeaseId),
+    /// It is another channel, or the payment came over channels of different uses.
+    Other,
+}
+
+/// Marks the channels a wallet accepts for a lease: the upper half of their `user_channel_id`.
+const JIT_MARK: u64 = u64::from_be_bytes(*b"lsps2jit");
+
+/// The `user_channel_id` for a channel that is accepted for a lease. LDK keeps it with the channel,
+/// so that after a restart the wallet still knows over which channels a fee may be skimmed.
+pub fn jit_user_channel_id(random: u64) -> u128 {
+    u128::from(JIT_MARK) << 64 | u128::from(random)
+}
+
+/// Whether [`jit_user_channel_id`] made this id.
+pub fn is_jit(user_channel_id: u128) -> bool {
+    (user_channel_id >> 64) as u64 == JIT_MARK
 }
 
 impl Arrival<'_> {
@@ -117,6 +146,20 @@ pub enum Verdict {
 /// Why a payment must be failed back (`ChannelManager::fail_htlc_backwards`).
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Refusal {
+    /// The channel was opened, and paid for, under another lease.
+    #[error("{skimmed_fee_msat} msat were skimmed over a channel that lease {by} has paid for")]
+    ChannelPaid {
+        /// What was skimmed, in msat.
+        skimmed_fee_msat: u64,
+        /// The lease that paid for the channel.
+        by: LeaseId,
+    },
+    /// The channel was not opened for a lease.
+    #[error("{skimmed_fee_msat} msat were skimmed over a channel that was opened for no lease")]
+    NotOpenedForLease {
+        /// What was skimmed, in msat.
+        skimmed_fee_msat: u64,
+    },
     /// A fee was skimmed from a payment that came over no leased path.
     #[error("{skimmed_fee_msat} msat were skimmed, and the payment names no lease")]
     NoLease {
@@ -204,6 +247,7 @@ pub fn judge(
         LeaseState::Active => check_time(&lease, policy.validity_grace, now)?,
         LeaseState::Expired => return Err(expired(&lease, now)),
     }
+    check_channel(arrival, &lease)?;
     check_fee(arrival, &lease)?;
     let consumption = consumption(arrival);
     Ok(Verdict::ConsumeThenClaim { lease: lease.id, consumption })
@@ -222,6 +266,18 @@ fn check_peers(peers: &[PublicKey], agreed: &LeaseMetadata) -> Result<(), Refusa
     match peers.iter().find(|peer| **peer != agreed.lsp_node_id) {
         None => Ok(()),
         Some(stranger) => Err(Refusal::ForeignPeer(*stranger)),
+    }
+}
+
+/// With several leases from one LSP, the second could be skimmed over the channel that the first
+/// has paid for, and no channel be opened for it.
+fn check_channel(arrival: &Arrival<'_>, lease: &Lease) -> Result<(), Refusal> {
+    let skimmed_fee_msat = arrival.skimmed_fee_msat;
+    match arrival.channel_use {
+        ChannelUse::Jit => Ok(()),
+        ChannelUse::Paid(by) if by == lease.id => Ok(()),
+        ChannelUse::Paid(by) => Err(Refusal::ChannelPaid { skimmed_fee_msat, by }),
+        ChannelUse::Other => Err(Refusal::NotOpenedForLease { skimmed_fee_msat }),
     }
 }
 

@@ -186,11 +186,14 @@ where
         Self { inner, leases, entropy_source, time, policy }
     }
 
-    fn choose(&self, amount_msat: Option<u64>, channels: &[ChannelDetails]) -> PathChoice {
+    /// Decides, and takes out the channels that no invoice should lead over.
+    fn choose(&self, amount_msat: Option<u64>, channels: &mut Vec<ChannelDetails>) -> PathChoice {
         let now = self.time.duration_since_epoch();
+        let leases = self.leases.active_leases(now);
+        channels.retain(|channel| is_funded_or_paid(channel, &leases));
         let inbound =
             channels.iter().filter(|c| c.is_usable).map(|c| c.inbound_capacity_msat).max();
-        self.policy.choose(amount_msat, inbound, self.leases.active_leases(now), now)
+        self.policy.choose(amount_msat, inbound, leases, now)
     }
 
     fn jit_path<S: secp256k1::Signing + secp256k1::Verification>(
@@ -214,6 +217,13 @@ where
             secp_ctx,
         )
     }
+}
+
+/// A JIT channel whose fee is still owed may have a funding transaction that its LSP withholds, and
+/// will withhold for as long as nobody pays the fee. An ordinary path over it carries no fee.
+fn is_funded_or_paid(channel: &ChannelDetails, leases: &[Lease]) -> bool {
+    let confirmed = channel.confirmations.is_some_and(|confirmations| confirmations > 0);
+    confirmed || leases.iter().all(|lease| lease.id.lsp_node_id != channel.counterparty.node_id)
 }
 
 /// Step 2 and the first half of step 3: the lease goes into the metadata, and what the path is
@@ -266,7 +276,7 @@ where
         &self,
         recipient: PublicKey,
         key: ReceiveAuthKey,
-        channels: Vec<ChannelDetails>,
+        mut channels: Vec<ChannelDetails>,
         tlvs: ReceiveTlvs,
         amount_msat: Option<u64>,
         secp: &Secp256k1<S>,
@@ -276,7 +286,7 @@ where
             PaymentContext::AsyncBolt12Offer(_) | PaymentContext::Bolt12Offer(_)
         );
         let choice =
-            if for_an_offer { self.choose(amount_msat, &channels) } else { PathChoice::Ordinary };
+            if for_an_offer { self.choose(amount_msat, &mut channels) } else { PathChoice::Ordinary };
         match choice {
             PathChoice::Refuse => Err(()),
             PathChoice::Ordinary => self.inner.create_blinded_payment_paths(

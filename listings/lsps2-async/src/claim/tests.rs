@@ -19,6 +19,7 @@ struct Case {
     metadata: Option<BTreeMap<u64, Vec<u8>>>,
     peers: Vec<PublicKey>,
     record: Option<LeaseRecord>,
+    channel_use: ChannelUse,
     now: Duration,
 }
 
@@ -35,6 +36,7 @@ fn skimming(skim: u64) -> Case {
         metadata: metadata_of(&lease(1)),
         peers: vec![node(1)],
         record: Some(active(lease(1))),
+        channel_use: ChannelUse::Jit,
         now: VALID_UNTIL - DAY,
     }
 }
@@ -57,6 +59,7 @@ impl Case {
             metadata: self.metadata.as_ref(),
             channel_peers: &self.peers,
             channel_id: ChannelId([4; 32]),
+            channel_use: self.channel_use,
         };
         let lookup = |id: &LeaseId| self.record.clone().filter(|record| record.lease.id == *id);
         judge(&arrival, lookup, &ClaimPolicy::default(), self.now)
@@ -296,4 +299,23 @@ proptest! {
             Err(other) => prop_assert!(false, "{}", other),
         }
     }
+}
+
+#[test]
+fn a_fee_pays_for_one_channel() {
+    let over = |channel_use| Case { channel_use, ..skimming(FEE) }.judge();
+    assert!(over(ChannelUse::Jit).is_ok());
+    assert!(over(ChannelUse::Paid(lease(1).id)).is_ok(), "a replay of the payment that paid");
+    let by = lease(2).id;
+    let refused = Refusal::ChannelPaid { skimmed_fee_msat: FEE, by };
+    assert_eq!(over(ChannelUse::Paid(by)), Err(refused));
+    let refused = Refusal::NotOpenedForLease { skimmed_fee_msat: FEE };
+    assert_eq!(over(ChannelUse::Other), Err(refused));
+}
+
+#[test]
+fn a_channel_accepted_for_a_lease_is_known_by_its_id() {
+    assert!(is_jit(jit_user_channel_id(0)) && is_jit(jit_user_channel_id(u64::MAX)));
+    assert!(!is_jit(0) && !is_jit(u128::MAX) && !is_jit(jit_user_channel_id(5) << 1));
+    assert_ne!(jit_user_channel_id(1), jit_user_channel_id(2));
 }

@@ -3,6 +3,7 @@
 use super::{Consumption, Lease, LeaseId, LeaseRecord, LeaseState, RecordError};
 use core::cmp::Reverse;
 use core::time::Duration;
+use lightning::ln::types::ChannelId;
 use lightning::io;
 use lightning::types::payment::PaymentHash;
 use lightning::util::persist::KVStore;
@@ -176,6 +177,16 @@ impl<K: KVStore> LeaseStore<K> {
     /// The record of a lease.
     pub fn get(&self, id: &LeaseId) -> Option<LeaseRecord> {
         self.lock().records.get(id).cloned()
+    }
+
+    /// The lease whose opening fee was taken over this channel.
+    pub fn paid_over(&self, channel_id: &ChannelId) -> Option<LeaseId> {
+        let state = self.lock();
+        let paid = state.records.values().find(|record| match &record.state {
+            LeaseState::Consumed(by) => by.channel_id == *channel_id,
+            LeaseState::Active | LeaseState::Expired => false,
+        });
+        paid.map(|record| record.lease.id)
     }
 
     /// Every record, newest validity first.

@@ -283,7 +283,7 @@ fn channel(inbound_capacity_msat: u64, is_usable: bool) -> ChannelDetails {
         next_splice_out_maximum_sat: 0,
         inbound_capacity_msat,
         confirmations_required: Some(0),
-        confirmations: Some(0),
+        confirmations: Some(1),
         force_close_spend_delay: Some(144),
         is_outbound: false,
         is_channel_ready: true,

@@ -261,6 +261,10 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
         let Some(mut record) = self.table.by_user_channel_id(user_channel_id) else {
             return Ok(Funded::NotJit);
         };
+        if !matches!(record.state, JitState::Opening(_)) {
+            // Its HTLCs were failed while the client took its time: nobody will pay the fee.
+            return Err(FundingError::Refused("no payment waits for the channel".to_owned()));
+        }
         let withheld = record.trust_model == TrustModel::ClientTrustsLsp;
         if withheld {
             let (stored, broadcast_safe) = (transaction.clone(), false);

@@ -14,8 +14,9 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
         now: Duration,
     ) -> Result<Vec<Swept>, JitTableError> {
         let mut done = Vec::new();
-        self.sweep_openings(lsps2, now, &mut done).await?;
+        // First what needs no write: a store that fails must not keep HTLCs hanging.
         self.sweep_held(lsps2, now, &mut done).await?;
+        self.sweep_openings(lsps2, now, &mut done).await?;
         self.sweep_dead(now, &mut done).await?;
         Ok(done)
     }
