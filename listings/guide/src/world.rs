@@ -76,7 +76,9 @@ impl World {
     pub async fn new(chain: Chain, story: Story) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("lsps2-async-").tempdir()?;
         let transcript = Transcript::new();
-        fund(&chain, &folder, &["payer", "payer-lsp", "lsp"]).await?;
+        // An LSP needs several coins: those of a funding it withholds are not free for the next.
+        let coins = [("payer", 1), ("payer-lsp", 1), ("lsp", 3)];
+        fund(&chain, &folder, &coins).await?;
         let config = |name: &str| node_config(&folder, &chain, &transcript, name, any_port());
         let (lsp, payer_lsp, payer) = tokio::try_join!(
             Lsp::start(config("lsp"), story.lsp.clone()),
@@ -133,7 +135,7 @@ impl World {
 
     /// Another payer with a channel to the payer's LSP.
     pub async fn add_payer(&self, name: &str) -> Result<Payer> {
-        fund(&self.chain, &self.folder, &[name]).await?;
+        fund(&self.chain, &self.folder, &[(name, 1)]).await?;
         let payer = Payer::start(self.config(name, any_port()), self.story.payer).await?;
         payer.connect(self.payer_lsp.id(), self.payer_lsp.address()).await?;
         let from = self.transcript.position();
@@ -362,9 +364,9 @@ impl World {
 }
 
 /// Coins for each of these nodes, mature ones, before they start.
-async fn fund(chain: &Chain, folder: &TempDir, names: &[&str]) -> Result<()> {
-    for name in names {
-        chain.mine(1, &wallet_script(&data_dir(folder, name))?).await?;
+async fn fund(chain: &Chain, folder: &TempDir, coins: &[(&str, u32)]) -> Result<()> {
+    for (name, blocks) in coins {
+        chain.mine(*blocks, &wallet_script(&data_dir(folder, name))?).await?;
     }
     chain.mine(100, &nobody()).await?;
     Ok(())

@@ -285,8 +285,11 @@ where
             tlvs.payment_context,
             PaymentContext::AsyncBolt12Offer(_) | PaymentContext::Bolt12Offer(_)
         );
-        let choice =
-            if for_an_offer { self.choose(amount_msat, &mut channels) } else { PathChoice::Ordinary };
+        let choice = if for_an_offer {
+            self.choose(amount_msat, &mut channels)
+        } else {
+            PathChoice::Ordinary
+        };
         match choice {
             PathChoice::Refuse => Err(()),
             PathChoice::Ordinary => self.inner.create_blinded_payment_paths(

@@ -4,6 +4,7 @@ use bitcoin::Amount;
 use lightning::events::{Event, FundingInfo, ReplayEvent};
 use lightning::ln::types::ChannelId;
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 use crate::node::Node;
 use crate::transcript::{HtlcState, What};
@@ -17,7 +18,7 @@ impl Node {
 
     /// What every role does alike. Roles hand over here what they have nothing of their own to do
     /// with; the match has no wildcard, so that a new kind of event breaks the build.
-    pub(crate) async fn on_common_event(&self, event: Event) -> Result<(), ReplayEvent> {
+    pub(crate) async fn on_common_event(self: &Arc<Self>, event: Event) -> Result<(), ReplayEvent> {
         match event {
             Event::FundingGenerationReady {
                 temporary_channel_id,
@@ -42,7 +43,7 @@ impl Node {
                 }
             }
             Event::ConnectionNeeded { node_id, addresses } => {
-                self.connect_to_any(node_id, &addresses).await;
+                self.clone().connect_in_background(node_id, addresses);
             }
             Event::ChannelPending { channel_id, counterparty_node_id, .. } => {
                 self.note_channel("pending", channel_id, &counterparty_node_id, None);
@@ -80,7 +81,8 @@ impl Node {
             }
             Event::DiscardFunding { funding_info, .. } => match funding_info {
                 FundingInfo::Tx { transaction } => self.wallet.release(&transaction),
-                // Withheld by the LSP, or negotiated: no coins of the wallet are earmarked.
+                // A funding that an LSP withheld: it knows the transaction itself. The other comes of
+                // splices and dual funding, which are off.
                 FundingInfo::OutPoint { .. } | FundingInfo::Contribution { .. } => {}
             },
             // What LDK tells and nobody has to answer.
@@ -165,7 +167,7 @@ impl Node {
     }
 
     /// An unfunded channel has no transaction: "force-closing" it only forgets it.
-    fn close_unopened(
+    pub(crate) fn close_unopened(
         &self,
         channel_id: ChannelId,
         peer: &bitcoin::secp256k1::PublicKey,

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, anyhow};
 use bitcoin::Amount;
 use bitcoin::secp256k1::PublicKey;
 use lightning::blinded_path::message::BlindedMessagePath;
-use lightning::events::{Event, ReplayEvent};
+use lightning::events::{Event, FundingInfo, ReplayEvent};
 use lightning::ln::types::ChannelId;
 use lightning::offers::static_invoice::StaticInvoice;
 use lightning::onion_message::messenger::Responder;
@@ -239,7 +239,6 @@ impl LspRole {
 
     async fn on_intercepted(&self, htlc: InterceptedHtlc) -> Result<(), ReplayEvent> {
         let (hash, msat) = (Some(htlc.payment_hash), htlc.expected_outbound_amount_msat);
-        self.node.note_htlc(HtlcState::Intercepted, hash, msat, 0, None);
         if self.skims_again(&htlc) {
             return Ok(());
         }
@@ -247,7 +246,9 @@ impl LspRole {
         let mut desk = self.desk.lock().await;
         let done = desk.htlc_intercepted(self.lsps2(), htlc, self.is_connected(), now).await;
         drop(desk);
-        self.note_intercepted(hash, msat, &done.map_err(replay)?);
+        let done = done.map_err(replay)?;
+        self.node.note_htlc(HtlcState::Intercepted, hash, msat, 0, None);
+        self.note_intercepted(hash, msat, &done);
         Ok(())
     }
 
@@ -377,9 +378,41 @@ impl LspRole {
         drop(desk);
         let outcome = outcome.map_err(replay)?;
         if let Some(record) = record {
+            self.release_withheld(&record);
             self.note_outcome(record.scid, &outcome);
         }
         Ok(())
+    }
+
+    /// A funding transaction that was withheld and is not wanted any more gives its coins back.
+    fn release_withheld(&self, record: &JitRecord) {
+        let fee_paid = record.open().is_some_and(|open| open.fee_paid);
+        if let Some(funding) = record.funding.as_ref().filter(|_| !fee_paid) {
+            self.node.wallet.release(&funding.transaction);
+        }
+    }
+
+    /// Channels that nobody paid for, because the payment that opened them failed, do not keep
+    /// the LSP's coins for ever.
+    fn close_unpaid(&self) {
+        const GRACE: Duration = Duration::from_secs(60 * 60);
+        for record in self.table.all() {
+            let over = record.opening_fee_params.valid_until + GRACE <= self.node.now();
+            let Some(open) = record.open().filter(|open| !open.fee_paid && over) else { continue };
+            let reason = "the lease ran out and nobody paid for the channel".to_owned();
+            self.node.close_unopened(open.channel_id, &record.client_node_id, reason);
+        }
+    }
+
+    /// LDK has given up a channel whose funding this LSP keeps.
+    fn on_discarded(&self, funding_info: &FundingInfo) {
+        let FundingInfo::OutPoint { outpoint } = funding_info else { return };
+        for record in self.table.all() {
+            let funding = record.funding.as_ref().map(|f| f.transaction.compute_txid());
+            if funding == Some(outpoint.txid) {
+                self.release_withheld(&record);
+            }
+        }
     }
 
     fn on_fee_outcome(&self, outcome: FeeOutcome) {
@@ -736,6 +769,10 @@ impl Role for LspRole {
                 self.node.note_htlc(HtlcState::Failed, None, 0, 0, reason);
                 Ok(())
             }
+            Event::DiscardFunding { ref funding_info, .. } => {
+                self.on_discarded(funding_info);
+                self.node.on_common_event(event).await
+            }
             Event::OpenChannelRequest { temporary_channel_id, counterparty_node_id, .. } => {
                 self.node.accept_channel(temporary_channel_id, counterparty_node_id);
                 Ok(())
@@ -756,7 +793,6 @@ impl Role for LspRole {
             | Event::ChannelPending { .. }
             | Event::SpliceNegotiated { .. }
             | Event::SpliceNegotiationFailed { .. }
-            | Event::DiscardFunding { .. }
             | Event::BumpTransaction(_)
             | Event::FundingTransactionReadyForSigning { .. } => {
                 self.node.on_common_event(event).await
@@ -779,6 +815,7 @@ impl Role for LspRole {
 
     async fn on_tick(&self) {
         self.sweep().await;
+        self.close_unpaid();
         self.node.announce();
     }
 }

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use bitcoin::secp256k1::PublicKey;
-use bitcoin::{Block, Network};
+use bitcoin::{Block, Network, Transaction};
 use lightning::chain::transaction::TransactionData;
 use lightning::chain::{BlockLocator, Listen};
 use lightning::events::{Event, ReplayEvent};
@@ -17,7 +17,8 @@ use lightning_liquidity::events::LiquidityEvent;
 use lightning_liquidity::utils::time::TimeProvider;
 use lsps2_async::negotiate::Observations;
 use lsps2_async::router::PathPolicy;
-use regtest::Chain;
+use regtest::{BroadcastError, Chain};
+use std::collections::HashMap;
 use std::fs::File;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -26,7 +27,7 @@ use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::assemble::{BumpHandler, Ground, Synced, ToBroadcast};
@@ -100,7 +101,9 @@ pub struct Node {
     scorer: Arc<Scorer>,
     log: Arc<Log>,
     listen: SocketAddr,
-    pub(crate) connecting: tokio::sync::Mutex<()>,
+    pub(crate) connecting: Mutex<HashMap<PublicKey, Arc<tokio::sync::Mutex<()>>>>,
+    /// How many nodes named by strangers are being connected at a time.
+    pub(crate) strangers: Arc<Semaphore>,
     /// How often this node has announced itself since it started.
     pub(crate) announced: AtomicU32,
     runtime: Mutex<Runtime>,
@@ -178,7 +181,8 @@ impl Node {
             gossip,
             scorer,
             listen: listener.local_addr()?,
-            connecting: tokio::sync::Mutex::new(()),
+            connecting: Mutex::default(),
+            strangers: Arc::new(Semaphore::new(4)),
             announced: AtomicU32::new(0),
             runtime: Mutex::new(Runtime {
                 lock: Some(lock),
@@ -198,14 +202,27 @@ impl Node {
         let to_broadcast = runtime.to_broadcast.take().expect("a node runs once");
         let sync = runtime.sync.take().expect("a node runs once");
         let processor = tokio::spawn(self.clone().process_events(role.clone()));
+        let processor = tokio::spawn(self.clone().watch_over(processor));
         runtime.processor = Some(processor);
         let tasks = &mut runtime.tasks;
         tasks.spawn(self.clone().accept_peers(listener));
+        tasks.spawn(self.clone().keep_connected());
         tasks.spawn(self.clone().broadcast(to_broadcast));
         tasks.spawn(self.clone().follow_chain(sync));
         tasks.spawn(self.clone().process_poked_events(role.clone()));
         tasks.spawn(self.clone().process_liquidity_events(role.clone()));
         tasks.spawn(self.clone().tick(role));
+    }
+
+    /// A node whose loop has died looks alive and keeps nothing: it goes off line instead.
+    async fn watch_over(self: Arc<Self>, processor: JoinHandle<()>) {
+        let ended = processor.await;
+        if !*self.closing.borrow() {
+            eprintln!("{}: LDK's loop has ended, so this node stops: {ended:?}", self.pen.name);
+            self.stopping.send_replace(true);
+            self.peer_manager.disconnect_all_peers();
+            self.pen.write(What::Stopped);
+        }
     }
 
     /// LDK's loop: events, forwards, timers and persistence.
@@ -274,7 +291,6 @@ impl Node {
                     _ = every_second.tick() => {},
                     () = self.pen.channel_announced.notified() => {},
                 }
-                self.reconnect().await;
                 role.on_tick().await;
             }
         })
@@ -283,18 +299,30 @@ impl Node {
 
     async fn broadcast(self: Arc<Self>, mut queue: ToBroadcast) {
         self.until_stopped(async {
-            while let Some((txs, purpose)) = queue.recv().await {
-                let error = self.chain.broadcast(&txs).await.err().map(|e| e.to_string());
-                for tx in &txs {
-                    self.pen.write(What::Broadcast {
-                        txid: tx.compute_txid().to_string(),
-                        purpose: purpose.clone(),
-                        error: error.clone(),
-                    });
-                }
+            while let Some((transactions, purpose)) = queue.recv().await {
+                self.broadcast_package(transactions, purpose).await;
             }
         })
         .await;
+        // What was handed over is not lost because the node stops.
+        while let Ok((transactions, purpose)) = queue.try_recv() {
+            self.broadcast_package(transactions, purpose).await;
+        }
+    }
+
+    async fn broadcast_package(&self, transactions: Vec<Transaction>, purpose: String) {
+        let error = self.chain.broadcast(&transactions).await.err();
+        // A chain that was away is asked again at the next block; what it refused is not ours.
+        let sent = !matches!(error, Some(BroadcastError::Rejected { .. }));
+        let error = error.map(|e| e.to_string());
+        for transaction in &transactions {
+            if sent {
+                self.wallet.note_broadcast(transaction);
+            }
+            let txid = transaction.compute_txid().to_string();
+            let (purpose, error) = (purpose.clone(), error.clone());
+            self.pen.write(What::Broadcast { txid, purpose, error });
+        }
     }
 
     async fn follow_chain(self: Arc<Self>, (cache, tip): Synced) {
@@ -314,13 +342,21 @@ impl Node {
                     self.peer_manager.process_events();
                     let height = self.channel_manager.current_best_block().height;
                     self.pen.write(What::Block { height });
+                    self.broadcast_again();
                 }
             }
         })
         .await;
     }
 
-    async fn until_stopped(&self, work: impl Future<Output = ()>) {
+    /// Once is not enough: the chain may have been away, or have dropped it.
+    fn broadcast_again(&self) {
+        for transaction in self.wallet.unconfirmed() {
+            self.broadcast_now(transaction);
+        }
+    }
+
+    pub(crate) async fn until_stopped(&self, work: impl Future<Output = ()>) {
         let mut stopping = self.stopping.subscribe();
         tokio::select! {
             () = work => {},

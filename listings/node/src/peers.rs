@@ -5,7 +5,7 @@ use bitcoin::secp256k1::PublicKey;
 use lightning::io::ErrorKind;
 use lightning::ln::msgs::SocketAddress;
 use lightning::util::persist::KVStoreSync;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -20,18 +20,21 @@ impl Node {
     pub(crate) async fn accept_peers(self: Arc<Self>, listener: TcpListener) {
         let mut stopping = self.stopping.subscribe();
         loop {
-            tokio::select! {
+            let taken = tokio::select! {
                 _ = stopping.wait_for(|stop| *stop) => return,
-                taken = listener.accept() => {
-                    let Ok((stream, _)) = taken else { continue };
-                    let Ok(stream) = stream.into_std() else { continue };
-                    // The connection lives in tasks of its own until the peer goes.
-                    drop(tokio::spawn(lightning_net_tokio::setup_inbound(
-                        self.peer_manager.clone(),
-                        stream,
-                    )));
-                },
-            }
+                taken = listener.accept() => taken,
+            };
+            let Ok((stream, _)) = taken else {
+                // Out of file descriptors, say: others have to close theirs first.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            };
+            let Ok(stream) = stream.into_std() else { continue };
+            // The connection lives in tasks of its own until the peer goes.
+            drop(tokio::spawn(lightning_net_tokio::setup_inbound(
+                self.peer_manager.clone(),
+                stream,
+            )));
         }
     }
 
@@ -55,8 +58,9 @@ impl Node {
     }
 
     async fn connect_once(&self, node_id: PublicKey, address: SocketAddr) -> Result<()> {
-        // One at a time: of two connections to one peer, both might be dropped.
-        let _connecting = self.connecting.lock().await;
+        // One at a time for each peer: of two connections to it, both might be dropped.
+        let turn = self.connecting.lock().unwrap().entry(node_id).or_default().clone();
+        let _turn = turn.lock().await;
         if self.is_connected(&node_id) {
             return Ok(());
         }
@@ -77,7 +81,7 @@ impl Node {
     }
 
     /// Connects the remembered peers that are missing.
-    pub(crate) async fn reconnect(&self) {
+    async fn reconnect(&self) {
         let known = self.store.list(NAMESPACE, "").unwrap_or_default();
         for key in known {
             let Ok(node_id) = key.parse::<PublicKey>() else {
@@ -103,16 +107,38 @@ impl Node {
     }
 
     /// Answers `ConnectionNeeded`: LDK has an onion message for a node that is not a peer.
-    pub(crate) async fn connect_to_any(&self, node_id: PublicKey, addresses: &[SocketAddress]) {
-        for address in addresses {
-            let Ok(resolved) = address.to_socket_addrs() else {
-                continue;
-            };
-            for address in resolved {
+    ///
+    /// A stranger chooses the addresses, and LDK's loop must not wait for them: it would write
+    /// nothing and handle no event meanwhile. So this returns at once, and there are few at a time.
+    pub(crate) fn connect_in_background(
+        self: Arc<Self>,
+        node_id: PublicKey,
+        addresses: Vec<SocketAddress>,
+    ) {
+        const MOST_ADDRESSES: usize = 3;
+        let Ok(turn) = self.strangers.clone().try_acquire_owned() else { return };
+        tokio::spawn(async move {
+            for address in addresses.iter().take(MOST_ADDRESSES) {
+                let resolved = tokio::net::lookup_host(address.to_string()).await;
+                let first = resolved.ok().and_then(|mut addresses| addresses.next());
+                let Some(address) = first else { continue };
                 if self.connect_once(node_id, address).await.is_ok() {
-                    return;
+                    break;
                 }
             }
-        }
+            drop(turn);
+        });
+    }
+
+    /// Connects missing peers, for as long as the node runs.
+    pub(crate) async fn keep_connected(self: Arc<Self>) {
+        self.until_stopped(async {
+            let mut every_second = tokio::time::interval(Duration::from_secs(1));
+            loop {
+                every_second.tick().await;
+                self.reconnect().await;
+            }
+        })
+        .await;
     }
 }

@@ -4,6 +4,7 @@ use anyhow::{Result, anyhow, ensure};
 use bitcoin::secp256k1::PublicKey;
 use lightning::blinded_path::message::BlindedMessagePath;
 use lightning::events::{Event, PaymentPurpose, ReplayEvent};
+use lightning::ln::channel_state::ChannelDetails;
 use lightning::ln::channelmanager::TrustedChannelFeatures;
 use lightning::ln::types::ChannelId;
 use lightning::offers::offer::Offer;
@@ -12,7 +13,9 @@ use lightning::util::config::{ChannelConfigOverrides, ChannelConfigUpdate, UserC
 use lightning::util::persist::KVStoreSync;
 use lightning_liquidity::events::LiquidityEvent;
 use lightning_liquidity::lsps2::event::LSPS2ClientEvent;
-use lsps2_async::claim::{Arrival, ClaimPolicy, Refusal, Verdict, judge};
+use lsps2_async::claim::{
+    Arrival, ChannelUse, ClaimPolicy, Refusal, Verdict, is_jit, jit_user_channel_id, judge,
+};
 use lsps2_async::lease::{Consumption, Lease, LeaseId, LeaseRecord, LeaseState, LeaseStoreError};
 use lsps2_async::negotiate::{Negotiation, NegotiationPolicy, Progress};
 use lsps2_async::router::PathPolicy;
@@ -215,8 +218,8 @@ impl RecipientRole {
         let owed = self.node.leases.list();
         for channel in self.node.channel_manager.list_channels() {
             let peer = channel.counterparty.node_id;
-            let may_skim =
-                owed.iter().any(|record| record.lease.id.lsp_node_id == peer && owes(record));
+            let owes = |record: &LeaseRecord| record.lease.id.lsp_node_id == peer && owes(record);
+            let may_skim = is_jit(channel.user_channel_id) && owed.iter().any(owes);
             let update = ChannelConfigUpdate {
                 accept_underpaying_htlcs: Some(may_skim),
                 ..Default::default()
@@ -236,13 +239,11 @@ impl RecipientRole {
     }
 
     /// Accepts the JIT channel: from an LSP with an active lease, and from nobody else.
-    fn on_open_channel_request(&self, channel_id: ChannelId, peer: PublicKey) {
-        let expected = self.node.leases.active(self.node.now());
-        if !expected.iter().any(|lease| lease.id.lsp_node_id == peer) {
-            let reason = "no lease bought from this peer is outstanding".to_owned();
-            return self.node.refuse_channel(channel_id, &peer, reason);
+    fn on_open_channel_request(&self, channel_id: ChannelId, peer: PublicKey, offered: Offered) {
+        if let Err(reason) = self.is_expected(&offered, &peer) {
+            return self.node.refuse_channel(channel_id, &peer, reason.to_owned());
         }
-        let user_channel_id = self.node.random_channel_id();
+        let user_channel_id = jit_user_channel_id(self.node.random_channel_id() as u64);
         let accepted = self.node.channel_manager.accept_inbound_channel_from_trusted_peer(
             &channel_id,
             &peer,
@@ -257,6 +258,34 @@ impl RecipientRole {
         }
     }
 
+    /// One channel for each lease, and none that is much larger than a payment under it: until it
+    /// confirms, everything in it is the LSP's word.
+    fn is_expected(&self, offered: &Offered, peer: &PublicKey) -> Result<(), &'static str> {
+        const OVERSIZE: u64 = 10;
+        let leases = self.node.leases.active(self.node.now());
+        let from_peer = || leases.iter().filter(|lease| lease.id.lsp_node_id == *peer);
+        let largest = from_peer().map(|lease| lease.opening_fee_params.max_payment_size_msat).max();
+        let Some(largest_msat) = largest else {
+            return Err("no lease bought from this peer is outstanding");
+        };
+        if offered.is_announced {
+            return Err("a channel for a lease is not announced");
+        }
+        if offered.funding_sat > (largest_msat / 1_000).saturating_mul(OVERSIZE) {
+            return Err("the channel is far larger than any payment under the lease");
+        }
+        let channels = self.node.channel_manager.list_channels_with_counterparty(peer);
+        if channels.iter().filter(|c| self.is_unpaid_jit(c)).count() >= from_peer().count() {
+            return Err("every lease bought from this peer has its channel already");
+        }
+        Ok(())
+    }
+
+    fn is_unpaid_jit(&self, channel: &ChannelDetails) -> bool {
+        let unpaid = self.node.leases.paid_over(&channel.channel_id).is_none();
+        is_jit(channel.user_channel_id) && unpaid
+    }
+
     /// The guard. Nothing is claimed that skims more than was agreed, or skims twice.
     async fn on_claimable(&self, payment: Claimable) -> Result<(), ReplayEvent> {
         let peers = self.peers_of(&payment.channels);
@@ -266,8 +295,14 @@ impl RecipientRole {
             skimmed_fee_msat: payment.skimmed_fee_msat,
             metadata: Arrival::metadata_of(&payment.purpose),
             channel_peers: &peers,
-            channel_id: payment.channels.first().copied().unwrap_or(ChannelId([0; 32])),
+            channel_id: payment.channels.first().map_or(ChannelId([0; 32]), |(id, _)| *id),
+            channel_use: self.use_of(&payment.channels),
         };
+        if payment.has_unknown_even_tlv {
+            // LDK would fail the HTLC in `claim_funds`, after the lease is spent.
+            self.fail_back(&payment, "the payer demands something this wallet lacks".to_owned());
+            return Ok(());
+        }
         let leases = &self.node.leases;
         match judge(&arrival, |id| leases.get(id), &self.claim_policy, self.node.now()) {
             Ok(Verdict::Claim) => self.claim(&payment),
@@ -313,6 +348,26 @@ impl RecipientRole {
         }
     }
 
+    /// What a fee may be taken over: one channel that was accepted for a lease.
+    fn use_of(&self, channels: &[(ChannelId, Option<u128>)]) -> ChannelUse {
+        match channels {
+            [(id, Some(user_channel_id))] if is_jit(*user_channel_id) => {
+                self.node.leases.paid_over(id).map_or(ChannelUse::Jit, ChannelUse::Paid)
+            }
+            _ => self.use_of_parts(channels),
+        }
+    }
+
+    /// Parts of one payment come over the channel several times.
+    fn use_of_parts(&self, channels: &[(ChannelId, Option<u128>)]) -> ChannelUse {
+        match channels {
+            [first, others @ ..] if !others.is_empty() && others.iter().all(|c| c == first) => {
+                self.use_of(&[*first])
+            }
+            _ => ChannelUse::Other,
+        }
+    }
+
     fn claim(&self, payment: &Claimable) {
         match payment.preimage() {
             Some(preimage) => self.node.channel_manager.claim_funds(preimage),
@@ -332,12 +387,18 @@ impl RecipientRole {
     }
 
     /// The counterparty of each channel; none at all if one of them is not known.
-    fn peers_of(&self, channels: &[ChannelId]) -> Vec<PublicKey> {
+    fn peers_of(&self, channels: &[(ChannelId, Option<u128>)]) -> Vec<PublicKey> {
         let known = self.node.channel_manager.list_channels();
         let peer_of =
             |id| known.iter().find(|c| c.channel_id == id).map(|c| c.counterparty.node_id);
-        channels.iter().map(|id| peer_of(*id)).collect::<Option<_>>().unwrap_or_default()
+        channels.iter().map(|(id, _)| peer_of(*id)).collect::<Option<_>>().unwrap_or_default()
     }
+}
+
+/// What an LSP offers in `Event::OpenChannelRequest`.
+struct Offered {
+    funding_sat: u64,
+    is_announced: bool,
 }
 
 /// What `Event::PaymentClaimable` says.
@@ -346,7 +407,8 @@ struct Claimable {
     amount_msat: u64,
     skimmed_fee_msat: u64,
     purpose: PaymentPurpose,
-    channels: Vec<ChannelId>,
+    channels: Vec<(ChannelId, Option<u128>)>,
+    has_unknown_even_tlv: bool,
 }
 
 impl Claimable {
@@ -379,8 +441,15 @@ impl Role for RecipientRole {
     async fn on_event(&self, event: Event) -> Result<(), ReplayEvent> {
         self.node.note(&event);
         match event {
-            Event::OpenChannelRequest { temporary_channel_id, counterparty_node_id, .. } => {
-                self.on_open_channel_request(temporary_channel_id, counterparty_node_id);
+            Event::OpenChannelRequest {
+                temporary_channel_id,
+                counterparty_node_id,
+                funding_satoshis: funding_sat,
+                is_announced,
+                ..
+            } => {
+                let offered = Offered { funding_sat, is_announced };
+                self.on_open_channel_request(temporary_channel_id, counterparty_node_id, offered);
                 Ok(())
             }
             Event::PaymentClaimable {
@@ -389,6 +458,7 @@ impl Role for RecipientRole {
                 counterparty_skimmed_fee_msat: skimmed_fee_msat,
                 purpose,
                 receiving_channel_ids,
+                onion_fields,
                 ..
             } => {
                 let hash = Some(payment_hash);
@@ -399,13 +469,16 @@ impl Role for RecipientRole {
                     skimmed_fee_msat,
                     None,
                 );
-                let channels = receiving_channel_ids.into_iter().map(|(id, _)| id).collect();
+                let has_unknown_even_tlv = onion_fields.is_some_and(|fields| {
+                    fields.custom_tlvs().iter().any(|(tlv_type, _)| tlv_type % 2 == 0)
+                });
                 self.on_claimable(Claimable {
                     payment_hash,
                     amount_msat,
                     skimmed_fee_msat,
                     purpose,
-                    channels,
+                    channels: receiving_channel_ids,
+                    has_unknown_even_tlv,
                 })
                 .await
             }

@@ -123,7 +123,9 @@ impl Wallet {
         (spendable.to_sat(), (balance.total() - spendable).to_sat())
     }
 
-    /// A signed transaction that pays `amount` to `script`. Its change may be spent at once.
+    /// A signed transaction that pays `amount` to `script`. Its coins are kept from other payments
+    /// until it is broadcast ([`Self::note_broadcast`]) or given up ([`Self::release`]); its change
+    /// is no coin before: nobody may ever see the transaction.
     pub fn pay(&self, script: &Script, amount: Amount) -> Result<Transaction> {
         let mut state = self.state.lock().unwrap();
         let mut builder = state.wallet.build_tx();
@@ -131,8 +133,9 @@ impl Wallet {
         let mut psbt = builder.finish().with_context(|| format!("paying {amount} on chain"))?;
         ensure!(state.sign(&mut psbt)?, "the wallet cannot sign its own coins");
         let transaction = psbt.extract_tx()?;
-        // Coin selection must not take the same coins for the next channel.
-        state.wallet.apply_unconfirmed_txs([(transaction.clone(), 0)]);
+        for input in &transaction.input {
+            state.wallet.lock_outpoint(input.previous_output);
+        }
         state.save()?;
         Ok(transaction)
     }
@@ -140,8 +143,26 @@ impl Wallet {
     /// Frees the coins of a transaction that will not be broadcast.
     pub fn release(&self, transaction: &Transaction) {
         let mut state = self.state.lock().unwrap();
-        state.wallet.apply_evicted_txs([(transaction.compute_txid(), 1)]);
+        for input in &transaction.input {
+            state.wallet.unlock_outpoint(input.previous_output);
+        }
         state.save().expect("the disk takes the wallet");
+    }
+
+    /// Notes that a transaction is on its way to the chain: its change can be spent.
+    pub fn note_broadcast(&self, transaction: &Transaction) {
+        let mut state = self.state.lock().unwrap();
+        if state.wallet.get_tx(transaction.compute_txid()).is_none() {
+            state.wallet.apply_unconfirmed_txs([(transaction.clone(), 0)]);
+            state.save().expect("the disk takes the wallet");
+        }
+    }
+
+    /// What was broadcast and is not confirmed: the chain may have lost it.
+    pub fn unconfirmed(&self) -> Vec<Transaction> {
+        let state = self.state.lock().unwrap();
+        let ours = state.wallet.transactions().filter(|tx| !tx.chain_position.is_confirmed());
+        ours.map(|tx| tx.tx_node.tx.as_ref().clone()).collect()
     }
 
     /// The block this wallet has seen last.
@@ -213,4 +234,68 @@ fn utxo(outpoint: OutPoint, output: TxOut) -> Option<Utxo> {
 fn signers(template: &Bip84<Xpriv>) -> Result<SignersContainer> {
     let (descriptor, keys, _) = template.clone().build(NetworkKind::Test)?;
     Ok(SignersContainer::build(keys, &descriptor, &Secp256k1::new()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lightning_block_sync::{BlockData, BlockSource};
+    use regtest::Chain;
+
+    async fn mine(chain: &Chain, wallet: &Wallet, blocks: u32, script: &Script) {
+        let before = chain.height().await.unwrap();
+        for (i, hash) in chain.mine(blocks, script).await.unwrap().iter().enumerate() {
+            match chain.get_block(hash).await.unwrap() {
+                BlockData::FullBlock(block) => {
+                    wallet.block_connected(&block, before + 1 + i as u32)
+                }
+                BlockData::HeaderOnly(_) => unreachable!("the chain serves full blocks"),
+            }
+        }
+    }
+
+    /// A wallet with one coin of 50 bitcoin.
+    async fn one_coin(folder: &tempfile::TempDir) -> (Chain, Wallet) {
+        let store = Arc::new(FilesystemStore::new(folder.path().to_owned()));
+        let (chain, wallet) = (Chain::embedded(), Wallet::open(&[7; 32], store).unwrap());
+        let script = wallet.script().unwrap();
+        mine(&chain, &wallet, 1, &script).await;
+        mine(&chain, &wallet, 100, Script::from_bytes(&[0x51])).await;
+        (chain, wallet)
+    }
+
+    /// If a funding transaction that is withheld lent its change to the next one, the next one
+    /// could never confirm.
+    #[tokio::test]
+    async fn coins_and_change_of_a_withheld_transaction_are_not_spent_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let (chain, wallet) = one_coin(&folder).await;
+        let script = wallet.script().unwrap();
+        let withheld = wallet.pay(&script, Amount::from_sat(100_000)).unwrap();
+        assert!(wallet.pay(&script, Amount::from_sat(100_000)).is_err(), "its coin is taken");
+        assert!(wallet.unconfirmed().is_empty(), "it must not be broadcast by itself");
+
+        wallet.release(&withheld);
+        let next = wallet.pay(&script, Amount::from_sat(100_000)).unwrap();
+        chain.broadcast(std::slice::from_ref(&next)).await.unwrap();
+        wallet.note_broadcast(&next);
+        assert_eq!(wallet.unconfirmed(), [next.clone()]);
+        let child = wallet.pay(&script, Amount::from_sat(100_000)).unwrap();
+        assert_eq!(child.input[0].previous_output.txid, next.compute_txid());
+        chain.broadcast(&[child]).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_wallet_opened_again_knows_its_coins_and_what_is_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_, wallet) = one_coin(&folder).await;
+        let (script, balance) = (wallet.script().unwrap(), wallet.balance());
+        wallet.pay(&script, Amount::from_sat(100_000)).unwrap();
+        drop(wallet);
+        let store = Arc::new(FilesystemStore::new(folder.path().to_owned()));
+        let wallet = Wallet::open(&[7; 32], store).unwrap();
+        assert_eq!(wallet.best_block().height, 101);
+        assert!(balance.0 > 0);
+        assert!(wallet.pay(&script, Amount::from_sat(100_000)).is_err());
+    }
 }

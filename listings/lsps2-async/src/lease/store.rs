@@ -3,8 +3,8 @@
 use super::{Consumption, Lease, LeaseId, LeaseRecord, LeaseState, RecordError};
 use core::cmp::Reverse;
 use core::time::Duration;
-use lightning::ln::types::ChannelId;
 use lightning::io;
+use lightning::ln::types::ChannelId;
 use lightning::types::payment::PaymentHash;
 use lightning::util::persist::KVStore;
 use lightning::util::ser::Writeable;
