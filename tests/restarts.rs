@@ -1,27 +1,31 @@
 //! Every party may stop between any two steps and start again from its folder.
 
 use crate::on_every_chain;
-use guide::world::{Story, World};
+use guide::world::{Story, World, is_wire};
 use lsps2_async::lease::TrustModel;
 use lsps2_async::payer::PayerMode;
 use node::transcript::HtlcState;
 use regtest::Chain;
 
 on_every_chain! {
-    the_lsp_restarts_between_lease_and_payment
+    everybody_restarts_between_lease_and_payment
     the_online_payer_restarts_before_the_release
     the_lsp_restarts_between_intercept_and_open
     the_lsp_restarts_after_the_channel_and_is_paid_again
 }
 
-async fn the_lsp_restarts_between_lease_and_payment(chain: Chain) {
+async fn everybody_restarts_between_lease_and_payment(chain: Chain) {
     let story = Story::new(PayerMode::OftenOffline, TrustModel::ClientTrustsLsp);
     let mut world = World::new(chain, story).await.unwrap();
     let (_, offer) = world.prepare_recipient().await.unwrap();
     world.stop_recipient().await;
     world.stop_lsp().await;
     world.start_lsp().await.unwrap();
-    // The recipient, too, starts from its folder in here, and so does the payer.
+    world.stop_payer().await;
+    let from = world.transcript.position();
+    world.start_payer().await.unwrap();
+    world.see(from, |e| e.node == "payer" && is_wire(e, "channel_reestablish")).await.unwrap();
+    // The recipient, too, starts from its folder in here, and the payer does once more.
     let books = world.pay_offline_recipient(&offer, 100_000_000).await.unwrap();
     assert_eq!(books.opening_fee_msat, 2_000_000);
     world.stop().await;

@@ -38,15 +38,17 @@ async fn main() -> anyhow::Result<()> {
     let world = World::new(Chain::embedded(), story).await?;
     let (settled, settled_offer) = settled_recipient(&world).await?;
     tokio::time::sleep(WARM).await;
-    let (mut open, mut jit) = (Vec::new(), Vec::new());
+    let (mut open, mut jit, mut ready) = (Vec::new(), Vec::new(), Vec::new());
     for pair in 0..pairs {
         let name = format!("fresh-{pair}");
-        let (fresh, offer) = fresh_recipient(&world, &name).await?;
+        let (fresh, offer, ready_ms) = fresh_recipient(&world, &name).await?;
+        ready.push(vec![ready_ms]);
         jit.push(reconnect_and_claim(&world, &fresh, &name, &offer).await?);
         open.push(reconnect_and_claim(&world, &settled, "settled", &settled_offer).await?);
         fresh.stop().await;
     }
     report(&open, &jit);
+    println!("median ms from the server's paths to the offer: {}", median(&ready, 0));
     settled.stop().await;
     world.stop().await;
     Ok(())
@@ -59,16 +61,20 @@ async fn start(world: &World, name: &str) -> anyhow::Result<Recipient> {
     Ok(recipient)
 }
 
-async fn offer(world: &World, recipient: &Recipient, name: &str) -> anyhow::Result<Offer> {
-    recipient.use_paths(world.lsp().paths_for(name.as_bytes()).await?)?;
-    recipient.wait_for_offer(PATIENCE).await
+/// The offer, and how long it took to be ready, in milliseconds.
+async fn offer(world: &World, recipient: &Recipient, name: &str) -> anyhow::Result<(Offer, u64)> {
+    let paths = world.lsp().paths_for(name.as_bytes()).await?;
+    let asked = world.transcript.elapsed_ms();
+    recipient.use_paths(paths)?;
+    let offer = recipient.wait_for_offer(PATIENCE).await?;
+    Ok((offer, world.transcript.elapsed_ms() - asked))
 }
 
-async fn fresh_recipient(world: &World, name: &str) -> anyhow::Result<(Recipient, Offer)> {
+async fn fresh_recipient(world: &World, name: &str) -> anyhow::Result<(Recipient, Offer, u64)> {
     let recipient = start(world, name).await?;
-    let offer = offer(world, &recipient, name).await?;
+    let (offer, ready_ms) = offer(world, &recipient, name).await?;
     tokio::time::sleep(WARM).await;
-    Ok((recipient, offer))
+    Ok((recipient, offer, ready_ms))
 }
 
 /// A recipient with a channel, whose invoice has ordinary paths.
@@ -83,7 +89,7 @@ async fn settled_recipient(world: &World) -> anyhow::Result<(Recipient, Offer)> 
         })
         .await?;
     world.mine(6).await?;
-    let offer = offer(world, &recipient, "settled").await?;
+    let (offer, _) = offer(world, &recipient, "settled").await?;
     Ok((recipient, offer))
 }
 

@@ -169,7 +169,7 @@ impl Stage {
                 if entries.is_empty() {
                     return;
                 }
-                from += entries.len() as u64;
+                from = entries.last().map_or(from, |last| last.seq + 1);
                 for entry in entries {
                     print(&entry, json);
                 }

@@ -122,7 +122,7 @@ async fn print_events(transcript: Transcript) {
     let mut from = 0;
     loop {
         let entries = transcript.next(from).await;
-        from += entries.len() as u64;
+        from = entries.last().map_or(from, |last| last.seq + 1);
         for entry in entries.iter().filter(|e| !matches!(e.what, What::Wire { .. })) {
             say(json!(entry));
         }

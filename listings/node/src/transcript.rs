@@ -2,7 +2,7 @@
 
 use bitcoin::secp256k1::PublicKey;
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -165,6 +165,10 @@ pub enum HtlcState {
     Failed,
 }
 
+/// How many entries are kept. A node that runs for long forgets the oldest: peers cause most of
+/// them, and must not fill its memory.
+const MOST_ENTRIES: usize = 200_000;
+
 /// The transcript: append-only, shared by all nodes of a run.
 #[derive(Clone)]
 pub struct Transcript {
@@ -173,7 +177,7 @@ pub struct Transcript {
 
 struct Inner {
     began: Instant,
-    entries: Mutex<Vec<Entry>>,
+    entries: Mutex<VecDeque<Entry>>,
     names: Mutex<HashMap<PublicKey, String>>,
     length: watch::Sender<u64>,
 }
@@ -210,17 +214,21 @@ impl Transcript {
     /// Appends what `node` saw.
     pub fn record(&self, node: &str, what: What) {
         let mut entries = self.inner.entries.lock().unwrap();
-        let seq = entries.len() as u64;
+        let seq = entries.back().map_or(0, |last| last.seq + 1);
         let at_ms = self.inner.began.elapsed().as_millis() as u64;
-        entries.push(Entry { seq, at_ms, node: node.to_owned(), what });
+        if entries.len() == MOST_ENTRIES {
+            entries.pop_front();
+        }
+        entries.push_back(Entry { seq, at_ms, node: node.to_owned(), what });
         // Sent under the lock, so that nobody sees a length without its entries.
         self.inner.length.send_replace(seq + 1);
     }
 
-    /// All entries from position `from` on.
+    /// All entries from position `from` on, as far as they are kept.
     pub fn since(&self, from: u64) -> Vec<Entry> {
         let entries = self.inner.entries.lock().unwrap();
-        entries.get(from as usize..).unwrap_or_default().to_vec()
+        let first = entries.front().map_or(0, |entry| entry.seq);
+        entries.iter().skip(from.saturating_sub(first) as usize).cloned().collect()
     }
 
     /// How many entries there are: a position to wait from.
@@ -257,7 +265,7 @@ impl Transcript {
                 if let Some(found) = entries.iter().find_map(&mut pick) {
                     return found;
                 }
-                from += entries.len() as u64;
+                from = entries.last().map_or(from, |last| last.seq + 1);
             }
         };
         match tokio::time::timeout(at_most, found).await {
@@ -289,5 +297,46 @@ impl std::fmt::Display for NotSeen {
 impl std::fmt::Debug for NotSeen {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{self}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn block(height: u32) -> What {
+        What::Block { height }
+    }
+
+    #[tokio::test]
+    async fn waiting_ends_with_the_entry_and_a_failure_shows_what_happened_instead() {
+        let transcript = Transcript::new();
+        transcript.record("a", block(1));
+        let waiting = {
+            let transcript = transcript.clone();
+            tokio::spawn(async move {
+                let is_it = |e: &Entry| (e.what == block(2)).then_some(e.seq);
+                transcript.wait_for(0, Duration::from_secs(30), is_it).await
+            })
+        };
+        transcript.record("b", block(2));
+        assert_eq!(waiting.await.unwrap().unwrap(), 1);
+
+        let never = transcript.wait_for(1, Duration::ZERO, |_| None::<()>).await.unwrap_err();
+        let shown = never.to_string();
+        assert!(shown.contains(r#""node":"b""#) && !shown.contains(r#""node":"a""#), "{shown}");
+    }
+
+    #[test]
+    fn a_long_run_forgets_its_oldest_entries_and_keeps_their_positions() {
+        let transcript = Transcript::new();
+        for height in 0..MOST_ENTRIES as u32 + 5 {
+            transcript.record("a", block(height));
+        }
+        let kept = transcript.since(0);
+        assert_eq!(kept.len(), MOST_ENTRIES);
+        assert_eq!((kept[0].seq, &kept[0].what), (5, &block(5)));
+        let last = transcript.position() - 1;
+        assert_eq!(transcript.since(last)[0].what, block(last as u32));
     }
 }

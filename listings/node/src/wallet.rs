@@ -279,7 +279,7 @@ mod tests {
         let next = wallet.pay(&script, Amount::from_sat(100_000)).unwrap();
         chain.broadcast(std::slice::from_ref(&next)).await.unwrap();
         wallet.note_broadcast(&next);
-        assert_eq!(wallet.unconfirmed(), [next.clone()]);
+        assert_eq!(wallet.unconfirmed(), std::slice::from_ref(&next));
         let child = wallet.pay(&script, Amount::from_sat(100_000)).unwrap();
         assert_eq!(child.input[0].previous_output.txid, next.compute_txid());
         chain.broadcast(&[child]).await.unwrap();
