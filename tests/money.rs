@@ -2,7 +2,7 @@
 
 use crate::on_every_chain;
 use bitcoin::secp256k1::rand::{self, RngCore};
-use guide::world::{Story, World, is_wire};
+use guide::world::{Story, World, channel_is, is_wire};
 use lightning::blinded_path::payment::BlindedPaymentPath;
 use lightning::ln::channelmanager::PaymentId;
 use lightning::ln::outbound_payment::{RecipientOnionFields, Retry};
@@ -187,5 +187,89 @@ async fn a_wallet_that_restarts_between_the_opening_and_the_payment_is_paid() {
     let books = world.wake_recipient_and_settle(from).await.unwrap();
     assert_eq!(books.opening_fee_msat, 2_000_000);
     assert_eq!(books.recipient_received_msat, 98_000_000);
+    world.stop().await;
+}
+
+/// The funding of a channel whose fee nobody paid is withheld. An ordinary path over it would carry
+/// no fee, so the funding would never come, and the wallet would hold money on no channel at all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_invoice_leads_over_a_channel_that_is_not_paid_for() {
+    let mut story = Story::new(PayerMode::OftenOffline, TrustModel::ClientTrustsLsp);
+    story.lsp.conduct = Conduct::SkimsMore(1);
+    let mut world = World::new(Chain::embedded(), story).await.unwrap();
+    let (_, offer) = world.prepare_recipient().await.unwrap();
+    world.stop_recipient().await;
+    let from = world.transcript.position();
+    world.pay_while_recipient_is_offline(&offer, 100_000_000).await.unwrap();
+    world.start_recipient().await.unwrap();
+    refused_because(&world, from).await;
+    world.see_htlc(from, "payer", HtlcState::Failed).await.unwrap();
+    assert!(world.recipient().balances().channels[0].is_usable, "the channel is there");
+
+    // The wallet asks for one more offer at each start.
+    world.stop_recipient().await;
+    let from = world.transcript.position();
+    world.start_recipient().await.unwrap();
+    let persisted = world
+        .see(from, |e| matches!(&e.what, What::Offer { state, .. } if state == "persisted"))
+        .await
+        .unwrap();
+    let What::Offer { detail, .. } = persisted.what else { unreachable!() };
+    let slot = detail["slot"].as_u64().unwrap() as u16;
+    let invoice = world.lsp().static_invoice(b"alice", slot).await.unwrap();
+    let hops: Vec<_> = invoice.payment_paths().iter().map(|p| p.blinded_hops().len()).collect();
+    assert_eq!(hops, [2], "one JIT path; LDK's own paths have three dummy hops more");
+    world.stop().await;
+}
+
+/// An opening fee pays for a channel: the first lease has one, the second may get one, and there is
+/// no third. (That no fee is taken twice over one channel is tested with the guard.)
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn there_is_one_channel_for_each_lease() {
+    let mut world = World::new(Chain::embedded(), story(Conduct::SkimsAgain)).await.unwrap();
+    let (_, offer) = world.prepare_recipient().await.unwrap();
+    world.pay_offline_recipient(&offer, 100_000_000).await.unwrap();
+    let leases = world.recipient().leases();
+    let LeaseState::Consumed(paid) = &leases[0].state else { panic!("{leases:?}") };
+    let used = world.recipient().balances().channels.len();
+    assert_eq!((leases.len(), used), (1, 1));
+    assert_eq!(paid.skimmed_fee_msat, 2_000_000);
+
+    // A second channel is expected for a second lease, and a third one is not.
+    let (lsp, policy) = (world.lsp().id(), world.buying_policy());
+    world.recipient().buy_lease(lsp, policy).await.unwrap();
+    let me = world.recipient().id();
+    let from = world.transcript.position();
+    world.lsp().open_channel(me, 1_000_000, false).unwrap();
+    world.see(from, |e| e.node == "recipient" && channel_is(e, "requested", "lsp")).await.unwrap();
+    world.lsp().open_channel(me, 1_000_000, false).unwrap();
+    let refused = world.see(from, |e| e.node == "recipient" && channel_is(e, "refused", "lsp"));
+    let What::Channel { reason, .. } = refused.await.unwrap().what else { unreachable!() };
+    assert_eq!(reason.unwrap(), "every lease bought from this peer has its channel already");
+    world.stop().await;
+}
+
+/// A channel far larger than any payment under the lease, or announced, is not what was bought.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wallet_takes_only_the_channel_it_bought() {
+    let mut world = World::new(Chain::embedded(), story(Conduct::Honest)).await.unwrap();
+    world.start_recipient().await.unwrap();
+    let me = world.recipient().id();
+    let (lsp, policy) = (world.lsp().id(), world.buying_policy());
+    let attempts = [
+        (false, 1_000_000, false, "no lease bought from this peer is outstanding"),
+        (true, 1_000_000, true, "a channel for a lease is not announced"),
+        (true, 20_000_001, false, "the channel is far larger than any payment under the lease"),
+    ];
+    for (leased, capacity_sat, announced, wanted) in attempts {
+        if leased && world.recipient().leases().is_empty() {
+            world.recipient().buy_lease(lsp, policy.clone()).await.unwrap();
+        }
+        let from = world.transcript.position();
+        world.lsp().open_channel(me, capacity_sat, announced).unwrap();
+        let refused = world.see(from, |e| e.node == "recipient" && channel_is(e, "refused", "lsp"));
+        let What::Channel { reason, .. } = refused.await.unwrap().what else { unreachable!() };
+        assert_eq!(reason.unwrap(), wanted);
+    }
     world.stop().await;
 }

@@ -128,8 +128,12 @@ impl World {
     /// Starts the recipient, new or from its folder. A new one is connected to its LSP.
     pub async fn start_recipient(&mut self) -> Result<&Recipient> {
         let config = self.config("recipient", any_port());
+        let from = self.transcript.position();
         let recipient = Recipient::start(config, self.story.recipient.clone()).await?;
         recipient.connect_lsp(self.lsp().id(), self.lsp_address).await?;
+        let is_there =
+            |e: &Entry| matches!(&e.what, What::Connected { peer } if peer == "recipient");
+        self.see(from, |e| e.node == "lsp" && is_there(e)).await?;
         Ok(self.recipient.insert(recipient))
     }
 

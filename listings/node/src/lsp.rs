@@ -12,7 +12,7 @@ use lightning::types::payment::PaymentHash;
 use lightning::util::config::{HTLCInterceptionFlags, UserConfig};
 use lightning_liquidity::events::LiquidityEvent;
 use lightning_liquidity::lsps2::event::LSPS2ServiceEvent;
-use lsps2_async::lease::{OpeningFeeParams, TrustModel};
+use lsps2_async::lease::TrustModel;
 use lsps2_async::lsp::held::InterceptedHtlc;
 use lsps2_async::lsp::intercept::{
     ChannelOutcome, DeskSettings, FeeOutcome, Intercepted, JitDesk, OpenDecision, Swept,
@@ -92,15 +92,7 @@ impl LspPolicy {
 
     /// The smallest and the largest payment that can open a channel, in msat.
     pub fn payable_msat(&self) -> (u64, u64) {
-        let terms = OpeningFeeParams {
-            min_fee_msat: self.fees.min_fee_msat,
-            proportional: self.fees.proportional,
-            valid_until: self.fees.validity,
-            min_lifetime: self.fees.min_lifetime,
-            max_client_to_self_delay: self.fees.max_client_to_self_delay,
-            min_payment_size_msat: self.fees.min_payment_size_msat,
-            max_payment_size_msat: self.fees.max_payment_size_msat,
-        };
+        let terms = self.fees.terms(Duration::ZERO);
         let largest = terms.max_payment_size_msat;
         (terms.smallest_payment_msat().unwrap_or(largest), largest)
     }

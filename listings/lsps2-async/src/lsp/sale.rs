@@ -42,7 +42,7 @@ pub struct FeeOption {
 
 impl FeeOption {
     /// The terms, if bought at `now`.
-    fn terms(&self, now: Duration) -> OpeningFeeParams {
+    pub fn terms(&self, now: Duration) -> OpeningFeeParams {
         let until = now.saturating_add(self.validity).min(LAST_DATE);
         OpeningFeeParams {
             min_fee_msat: self.min_fee_msat,
@@ -78,6 +78,12 @@ pub struct FeePolicy {
 /// Why a policy cannot be offered. Entries are numbered from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PolicyError {
+    /// bLIP-52, "API Information": from one entry to the next neither fee falls, and one rises. LDK
+    /// sorts, which is not enough if one entry has the larger minimum and the smaller share.
+    #[error(
+        "a client must refuse this menu: with a larger minimum fee the share must not be smaller"
+    )]
+    NotOrdered,
     /// There is nothing on the menu.
     #[error("the menu is empty: offer at least one entry")]
     EmptyMenu,
@@ -119,6 +125,13 @@ impl FeePolicy {
             option.check(entry)?;
         }
         menu.sort_by_key(|option| (option.min_fee_msat, option.proportional));
+        let is_ordered = |pair: &[FeeOption]| {
+            let fees = |option: &FeeOption| (option.min_fee_msat, option.proportional);
+            pair[0].proportional <= pair[1].proportional && fees(&pair[0]) != fees(&pair[1])
+        };
+        if !menu.windows(2).all(is_ordered) {
+            return Err(PolicyError::NotOrdered);
+        }
         Ok(Self { menu, tokens, cltv_expiry_delta, trust_model })
     }
 
@@ -252,25 +265,12 @@ fn new_record(policy: &FeePolicy, request: &BuyRequest, names: ChannelNames) -> 
         scid: names.intercept_scid,
         client_node_id: request.counterparty_node_id,
         user_channel_id: names.user_channel_id,
-        opening_fee_params: bought_terms(&request.opening_fee_params),
+        opening_fee_params: OpeningFeeParams::from(&request.opening_fee_params),
         payment_size_msat: request.payment_size_msat,
         trust_model: policy.trust_model,
         cltv_expiry_delta: policy.cltv_expiry_delta,
         state: JitState::Sold,
         funding: None,
-    }
-}
-
-fn bought_terms(params: &LSPS2OpeningFeeParams) -> OpeningFeeParams {
-    let until = u64::try_from(params.valid_until.0.timestamp()).unwrap_or(0);
-    OpeningFeeParams {
-        min_fee_msat: params.min_fee_msat,
-        proportional: params.proportional,
-        valid_until: Duration::from_secs(until),
-        min_lifetime: params.min_lifetime,
-        max_client_to_self_delay: params.max_client_to_self_delay,
-        min_payment_size_msat: params.min_payment_size_msat,
-        max_payment_size_msat: params.max_payment_size_msat,
     }
 }
 
@@ -339,13 +339,20 @@ mod tests {
 
     #[test]
     fn the_menu_is_sorted_and_dated() {
-        let policy = policy(vec![option(5, 1), option(1, 9), option(1, 2)]).unwrap();
+        let policy = policy(vec![option(5, 9), option(1, 9), option(1, 2)]).unwrap();
         let menu = policy.menu(Duration::from_millis(100_500));
         let order: Vec<_> = menu.iter().map(|raw| (raw.min_fee_msat, raw.proportional)).collect();
-        assert_eq!(order, [(1, 2), (1, 9), (5, 1)]);
+        assert_eq!(order, [(1, 2), (1, 9), (5, 9)]);
         assert_eq!(menu[0].valid_until.0.timestamp(), 86_500);
         // The far end of the calendar does not panic.
         policy.menu(Duration::MAX);
+    }
+
+    #[test]
+    fn a_menu_that_a_client_must_refuse_is_an_error() {
+        for unordered in [[option(1, 9), option(5, 1)], [option(1, 9), option(1, 9)]] {
+            assert_eq!(policy(unordered.to_vec()), Err(PolicyError::NotOrdered));
+        }
     }
 
     #[test]
