@@ -1,16 +1,17 @@
 //! Every party may stop between any two steps and start again from its folder.
 
 use crate::on_every_chain;
-use guide::world::{Story, World, is_wire};
+use guide::world::{Story, World, channel_is, is_wire};
 use lsps2_async::lease::TrustModel;
 use lsps2_async::payer::PayerMode;
-use node::transcript::HtlcState;
+use node::transcript::{HtlcState, What};
 use regtest::Chain;
 
 on_every_chain! {
     everybody_restarts_between_lease_and_payment
     the_online_payer_restarts_before_the_release
     the_lsp_restarts_between_intercept_and_open
+    the_recipient_goes_away_as_its_channel_becomes_ready
     the_lsp_restarts_after_the_channel_and_is_paid_again
 }
 
@@ -60,6 +61,39 @@ async fn the_lsp_restarts_between_intercept_and_open(chain: Chain) {
     world.start_lsp().await.unwrap();
     world.see_htlc(from, "recipient", HtlcState::Claimed).await.unwrap();
     world.see_htlc(from, "payer", HtlcState::Paid).await.unwrap();
+    world.stop().await;
+}
+
+/// A channel that becomes ready as its wallet goes away waits for the wallet. If LDK was just
+/// forwarding, the payment is back with the payer at once, and the next one pays the fee.
+async fn the_recipient_goes_away_as_its_channel_becomes_ready(chain: Chain) {
+    let story = Story::new(PayerMode::OftenOffline, TrustModel::ClientTrustsLsp);
+    let mut world = World::new(chain, story).await.unwrap();
+    let (_, offer) = world.prepare_recipient().await.unwrap();
+    let before = world.payer().balances().channels[0].outbound_msat;
+    world.stop_recipient().await;
+    let from = world.transcript.position();
+    world.pay_while_recipient_is_offline(&offer, 100_000_000).await.unwrap();
+    world.start_recipient().await.unwrap();
+    world.see(from, |e| e.node == "recipient" && channel_is(e, "ready", "lsp")).await.unwrap();
+    world.stop_recipient().await;
+    world.start_recipient().await.unwrap();
+    let ended = [HtlcState::Paid, HtlcState::Failed];
+    let ended = world
+        .see(from, |e| {
+            e.node == "payer"
+                && matches!(&e.what, What::Htlc { state, .. } if ended.contains(state))
+        })
+        .await
+        .unwrap();
+    if matches!(ended.what, What::Htlc { state: HtlcState::Failed, .. }) {
+        assert_eq!(world.payer().balances().channels[0].outbound_msat, before);
+        let books = world.pay_offline_recipient(&offer, 100_000_000).await.unwrap();
+        assert_eq!(books.opening_fee_msat, 2_000_000);
+    }
+    let balances = world.recipient().balances();
+    let [channel] = &balances.channels[..] else { panic!("{balances:?}") };
+    assert_eq!(channel.outbound_msat + channel.reserve_sat * 1_000, 98_000_000);
     world.stop().await;
 }
 

@@ -5,6 +5,7 @@ use bitcoin::Amount;
 use bitcoin::secp256k1::PublicKey;
 use lightning::blinded_path::message::BlindedMessagePath;
 use lightning::events::{Event, FundingInfo, ReplayEvent};
+use lightning::ln::channel_state::ChannelDetails;
 use lightning::ln::types::ChannelId;
 use lightning::offers::static_invoice::StaticInvoice;
 use lightning::onion_message::messenger::Responder;
@@ -17,7 +18,7 @@ use lsps2_async::lsp::held::InterceptedHtlc;
 use lsps2_async::lsp::intercept::{
     ChannelOutcome, DeskSettings, FeeOutcome, Intercepted, JitDesk, OpenDecision, Swept,
 };
-use lsps2_async::lsp::jit_table::{JitRecord, JitTable, JitTableError};
+use lsps2_async::lsp::jit_table::{JitRecord, JitState, JitTable, JitTableError};
 use lsps2_async::lsp::mailbox::{Mailbox, MailboxLimits, Posted};
 use lsps2_async::lsp::open_plan::OpenPlan;
 use lsps2_async::lsp::sale::{
@@ -340,6 +341,41 @@ impl LspRole {
         peer: PublicKey,
     ) -> Result<(), ReplayEvent> {
         self.node.note_channel("ready", channel_id, &peer, None);
+        if !self.usable_channels().contains(&(user_channel_id, channel_id, peer)) {
+            // The client has just gone away; the tick goes on when it is back.
+            return Ok(());
+        }
+        self.forward_over(user_channel_id, channel_id, peer).await
+    }
+
+    /// Each channel that can carry an HTLC now, with its peer.
+    fn usable_channels(&self) -> Vec<(u128, ChannelId, PublicKey)> {
+        let usable = self.node.channel_manager.list_usable_channels();
+        let names = |c: &ChannelDetails| (c.user_channel_id, c.channel_id, c.counterparty.node_id);
+        usable.iter().map(names).collect()
+    }
+
+    /// Channels that became ready while their client was away, or before this LSP restarted.
+    async fn forward_over_waiting(&self) {
+        let is_opening = |record: &JitRecord| matches!(record.state, JitState::Opening(_));
+        let opening: Vec<_> = self.table.all().into_iter().filter(is_opening).collect();
+        if opening.is_empty() {
+            return;
+        }
+        for (id, channel_id, peer) in self.usable_channels() {
+            if opening.iter().any(|record| record.user_channel_id == id) {
+                // A table that cannot be written is tried again at the next tick.
+                let _ = self.forward_over(id, channel_id, peer).await;
+            }
+        }
+    }
+
+    async fn forward_over(
+        &self,
+        user_channel_id: u128,
+        channel_id: ChannelId,
+        peer: PublicKey,
+    ) -> Result<(), ReplayEvent> {
         if self.skims_more(user_channel_id, channel_id, peer).await {
             return Ok(());
         }
@@ -806,6 +842,7 @@ impl Role for LspRole {
     }
 
     async fn on_tick(&self) {
+        self.forward_over_waiting().await;
         self.sweep().await;
         self.close_unpaid();
         self.node.announce();

@@ -85,6 +85,11 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
     }
 
     /// Handles `Event::ChannelReady`. Replays are harmless.
+    ///
+    /// Call it only while the channel is usable, that is, while the client is connected: LDK fails
+    /// what it cannot forward at once. A channel that became ready just as the client went away can
+    /// wait until the open deadline; after a restart nobody is connected, so [`Self::resume`]
+    /// leaves such a channel to its caller, too.
     pub async fn channel_ready<L: Lsps2Service>(
         &mut self,
         lsps2: &L,
@@ -335,7 +340,7 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
                 let _ = self.tell_sum(lsps2, open).await;
                 Ok(ChannelOutcome::NothingToDo)
             }
-            (JitState::Opening(_) | JitState::Open(_), Some(view)) => {
+            (JitState::Open(_), Some(view)) => {
                 let (id, client) = (record.user_channel_id, record.client_node_id);
                 self.channel_ready(lsps2, id, view.channel_id, &client, now).await
             }
