@@ -97,7 +97,8 @@ impl Recipient {
 
     /// Step 1: buys a lease, and returns once it is on disk.
     ///
-    /// If offers wait for one, they are built now: LDK would try again only at its next tick.
+    /// If offers wait for one, they are built now: LDK would try again only at its next tick, up to
+    /// a minute later. The tick that is called here for that also ages what LDK counts in ticks.
     pub async fn buy_lease(&self, lsp: PublicKey, policy: NegotiationPolicy) -> Result<Lease> {
         ensure!(self.node.is_connected(&lsp), "not connected to the LSP: `connect` first");
         let lease = self.role.negotiate(lsp, policy).await?;
