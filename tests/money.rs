@@ -13,6 +13,7 @@ use lsps2_async::payer::PayerMode;
 use node::lsp::Conduct;
 use node::transcript::{Entry, HtlcState, What};
 use regtest::Chain;
+use std::time::Duration;
 
 on_every_chain! {
     an_lsp_that_skims_one_msat_more_gets_nothing
@@ -274,5 +275,27 @@ async fn a_wallet_takes_only_the_channel_it_bought() {
         });
         refused.await.unwrap();
     }
+    world.stop().await;
+}
+
+/// LDK's LSPS2 does not look at `valid_until` when an HTLC arrives; left to it, the HTLC would be
+/// served late or hang. The desk fails it at once, and the money is back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_payment_after_valid_until_is_back_with_the_payer_at_once() {
+    const VALIDITY: Duration = Duration::from_secs(2 * 60 * 60);
+    let mut story = story(Conduct::Honest);
+    story.lsp.fees.validity = VALIDITY;
+    let mut world = World::new(Chain::embedded(), story).await.unwrap();
+    let (_, offer) = world.prepare_recipient().await.unwrap();
+    world.stop_recipient().await;
+    let (from, before) = (world.transcript.position(), payers_money(&world));
+    world.pay_while_recipient_is_offline(&offer, 100_000_000).await.unwrap();
+    world.lsp().clock().advance(VALIDITY);
+    world.start_recipient().await.unwrap();
+    let failed = world.see_htlc(from, "lsp", HtlcState::Failed).await.unwrap();
+    let What::Htlc { reason, .. } = failed.what else { unreachable!() };
+    assert!(reason.unwrap().starts_with("the lease ran out"));
+    world.see_htlc(from, "payer", HtlcState::Failed).await.unwrap();
+    assert_eq!(payers_money(&world), before, "the payer has everything back");
     world.stop().await;
 }

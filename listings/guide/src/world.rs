@@ -344,11 +344,6 @@ impl World {
         self.recipient.as_ref().expect("the recipient is online")
     }
 
-    /// How the world is.
-    pub fn story(&mut self) -> &mut Story {
-        &mut self.story
-    }
-
     /// What another node of this world is started with.
     pub fn node_config(&self, name: &str) -> NodeConfig {
         self.config(name, any_port())
