@@ -238,7 +238,6 @@ impl LspRole {
         let now = self.node.now();
         let mut desk = self.desk.lock().await;
         let done = desk.htlc_intercepted(self.lsps2(), htlc, self.is_connected(), now).await;
-        drop(desk);
         let done = done.map_err(replay)?;
         self.node.note_htlc(HtlcState::Intercepted, hash, msat, 0, None);
         self.note_intercepted(hash, msat, &done);
@@ -263,6 +262,9 @@ impl LspRole {
     /// LDK waits some 50 ms before it forwards, to batch HTLCs and to blur their timing. A JIT
     /// payment has waited once already, to be intercepted; this skips the second wait. The price:
     /// somebody who watches the LSP's connections may tell which HTLC came out of which.
+    ///
+    /// Called while the desk is locked: the desk sees an HTLC on its way only once LDK has put it into
+    /// the channel.
     fn forward_now(&self) {
         self.node.channel_manager.process_pending_htlc_forwards();
         self.node.peer_manager.process_events();
@@ -383,7 +385,6 @@ impl LspRole {
         let mut desk = self.desk.lock().await;
         let outcome =
             desk.channel_ready(self.lsps2(), user_channel_id, channel_id, &peer, now).await;
-        drop(desk);
         let outcome = outcome.map_err(replay)?;
         if let ChannelOutcome::Open(_) = &outcome {
             self.forward_now();
@@ -781,7 +782,6 @@ impl Role for LspRole {
                         now,
                     )
                     .await;
-                drop(desk);
                 self.on_fee_outcome(outcome.map_err(replay)?);
                 let skim = skimmed_fee_msat.unwrap_or(0);
                 self.node.note_htlc(HtlcState::Forwarded, None, msat, skim, None);
@@ -791,7 +791,6 @@ impl Role for LspRole {
                 let now = self.node.now();
                 let mut desk = self.desk.lock().await;
                 let outcome = desk.htlc_handling_failed(self.lsps2(), failure_type, now).await;
-                drop(desk);
                 self.on_fee_outcome(outcome.map_err(replay)?);
                 let reason = failure_reason.as_ref().map(|reason| format!("{reason:?}"));
                 self.node.note_htlc(HtlcState::Failed, None, 0, 0, reason);
