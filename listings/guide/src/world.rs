@@ -344,6 +344,11 @@ impl World {
         self.recipient.as_ref().expect("the recipient is online")
     }
 
+    /// How the recipient's LSP behaves from its next start on.
+    pub fn lsp_policy(&mut self) -> &mut LspPolicy {
+        &mut self.story.lsp
+    }
+
     /// What another node of this world is started with.
     pub fn node_config(&self, name: &str) -> NodeConfig {
         self.config(name, any_port())

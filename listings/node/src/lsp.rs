@@ -421,15 +421,24 @@ impl LspRole {
         }
     }
 
-    /// Channels that nobody paid for, because the payment that opened them failed, do not keep
-    /// the LSP's coins for ever.
+    /// A channel whose funding is withheld, and which nobody paid for because the payment that opened
+    /// it failed, does not keep the LSP's coins for ever. One that is funded stays, and so does one
+    /// over which something is on its way.
     fn close_unpaid(&self) {
         const GRACE: Duration = Duration::from_secs(60 * 60);
         for record in self.table.all() {
             let over = record.opening_fee_params.valid_until + GRACE <= self.node.now();
-            let Some(open) = record.open().filter(|open| !open.fee_paid && over) else { continue };
-            let reason = "the lease ran out and nobody paid for the channel".to_owned();
-            self.node.close_unopened(open.channel_id, &record.client_node_id, reason);
+            let unpaid = record.open().filter(|open| !open.fee_paid);
+            let (Some(open), Some(_), true) = (unpaid, &record.funding, over) else { continue };
+            let client = &record.client_node_id;
+            let channels = self.node.channel_manager.list_channels_with_counterparty(client);
+            let idle = channels.iter().any(|channel| {
+                channel.channel_id == open.channel_id && channel.pending_outbound_htlcs.is_empty()
+            });
+            if idle {
+                let reason = "the lease ran out and nobody paid for the channel".to_owned();
+                self.node.close_unopened(open.channel_id, client, reason);
+            }
         }
     }
 

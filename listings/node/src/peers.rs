@@ -58,6 +58,14 @@ impl Node {
     }
 
     async fn connect_once(&self, node_id: PublicKey, address: SocketAddr) -> Result<()> {
+        let connected = self.connect_in_turn(node_id, address).await;
+        // Strangers name as many nodes as they like: nothing is kept for those nobody waits for.
+        let mut connecting = self.connecting.lock().unwrap();
+        connecting.retain(|_, turn| Arc::strong_count(turn) > 1);
+        connected
+    }
+
+    async fn connect_in_turn(&self, node_id: PublicKey, address: SocketAddr) -> Result<()> {
         // One at a time for each peer: of two connections to it, both might be dropped.
         let turn = self.connecting.lock().unwrap().entry(node_id).or_default().clone();
         let _turn = turn.lock().await;

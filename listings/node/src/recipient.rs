@@ -349,21 +349,15 @@ impl RecipientRole {
         }
     }
 
-    /// What a fee may be taken over: one channel that was accepted for a lease.
+    /// What a fee may be taken over: one channel that was accepted for a lease. Parts of a payment
+    /// name it several times.
     fn use_of(&self, channels: &[(ChannelId, Option<u128>)]) -> ChannelUse {
-        match channels {
-            [(id, Some(user_channel_id))] if is_jit(*user_channel_id) => {
+        let Some((first, others)) = channels.split_first() else { return ChannelUse::Other };
+        match first {
+            (id, Some(user_channel_id))
+                if is_jit(*user_channel_id) && others.iter().all(|other| other == first) =>
+            {
                 self.node.leases.paid_over(id).map_or(ChannelUse::Jit, ChannelUse::Paid)
-            }
-            _ => self.use_of_parts(channels),
-        }
-    }
-
-    /// Parts of one payment come over the channel several times.
-    fn use_of_parts(&self, channels: &[(ChannelId, Option<u128>)]) -> ChannelUse {
-        match channels {
-            [first, others @ ..] if !others.is_empty() && others.iter().all(|c| c == first) => {
-                self.use_of(&[*first])
             }
             _ => ChannelUse::Other,
         }

@@ -14,7 +14,7 @@ use bitcoin::psbt::Psbt;
 use bitcoin::secp256k1::Secp256k1;
 use bitcoin::{
     Amount, Block, FeeRate, Network, NetworkKind, OutPoint, Script, ScriptBuf, Transaction, TxOut,
-    WPubkeyHash,
+    Txid, WPubkeyHash,
 };
 use lightning::chain::transaction::TransactionData;
 use lightning::chain::{BlockLocator, Listen};
@@ -23,6 +23,7 @@ use lightning::sign::ChangeDestinationSource;
 use lightning::util::persist::KVStoreSync;
 use lightning::util::wallet_utils::{Utxo, WalletSourceSync};
 use lightning_persister::fs_store::v1::FilesystemStore;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 /// The fee rate of every on-chain transaction here: a little above the relay minimum.
@@ -64,6 +65,8 @@ struct State {
     wallet: PersistedWallet<WalletStore>,
     store: WalletStore,
     signers: [SignersContainer; 2],
+    /// Which transaction a coin was last taken for.
+    taken_for: HashMap<OutPoint, Txid>,
 }
 
 impl State {
@@ -101,7 +104,7 @@ impl Wallet {
                 .create_wallet(&mut store)
                 .map_err(|e| anyhow!("making the wallet: {e}"))?,
         };
-        Ok(Self { state: Mutex::new(State { wallet, store, signers }) })
+        Ok(Self { state: Mutex::new(State { wallet, store, signers, taken_for: HashMap::new() }) })
     }
 
     /// A script that pays this wallet.
@@ -135,16 +138,22 @@ impl Wallet {
         let transaction = psbt.extract_tx()?;
         for input in &transaction.input {
             state.wallet.lock_outpoint(input.previous_output);
+            state.taken_for.insert(input.previous_output, transaction.compute_txid());
         }
         state.save()?;
         Ok(transaction)
     }
 
-    /// Frees the coins of a transaction that will not be broadcast.
+    /// Frees the coins of a transaction that will not be broadcast. LDK may say so twice, so coins
+    /// that another transaction has taken since stay taken.
     pub fn release(&self, transaction: &Transaction) {
         let mut state = self.state.lock().unwrap();
-        for input in &transaction.input {
-            state.wallet.unlock_outpoint(input.previous_output);
+        let txid = transaction.compute_txid();
+        for coin in transaction.input.iter().map(|input| input.previous_output) {
+            if state.taken_for.get(&coin).is_none_or(|taken_for| *taken_for == txid) {
+                state.wallet.unlock_outpoint(coin);
+                state.taken_for.remove(&coin);
+            }
         }
         state.save().expect("the disk takes the wallet");
     }
@@ -276,13 +285,29 @@ mod tests {
         assert!(wallet.unconfirmed().is_empty(), "it must not be broadcast by itself");
 
         wallet.release(&withheld);
-        let next = wallet.pay(&script, Amount::from_sat(100_000)).unwrap();
+        let next = wallet.pay(&script, Amount::from_sat(200_000)).unwrap();
+        wallet.release(&withheld);
+        assert!(wallet.pay(&script, Amount::from_sat(1_000)).is_err(), "its coin is taken again");
         chain.broadcast(std::slice::from_ref(&next)).await.unwrap();
         wallet.note_broadcast(&next);
         assert_eq!(wallet.unconfirmed(), std::slice::from_ref(&next));
         let child = wallet.pay(&script, Amount::from_sat(100_000)).unwrap();
         assert_eq!(child.input[0].previous_output.txid, next.compute_txid());
         chain.broadcast(&[child]).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn coins_of_blocks_that_are_dropped_go_with_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let (chain, wallet) = one_coin(&folder).await;
+        let (script, before) = (wallet.script().unwrap(), wallet.balance());
+        mine(&chain, &wallet, 1, &script).await;
+        let total = |(spendable, pending): (u64, u64)| spendable + pending;
+        assert!(total(wallet.balance()) > total(before));
+        chain.invalidate_tip(1).await.unwrap();
+        mine(&chain, &wallet, 2, Script::from_bytes(&[0x51])).await;
+        assert_eq!(total(wallet.balance()), total(before));
+        assert_eq!(wallet.best_block().block_hash, chain.tip().await.unwrap());
     }
 
     #[tokio::test]
