@@ -263,7 +263,8 @@ impl RecipientRole {
     /// confirms, everything in it is the LSP's word.
     fn is_expected(&self, offered: &Offered, peer: &PublicKey) -> Result<(), &'static str> {
         const OVERSIZE: u64 = 10;
-        let leases = self.node.leases.active(self.node.now());
+        // With the guard's grace: an HTLC that came in time may open its channel a little late.
+        let leases = self.node.leases.active(self.claim_policy.expiry_cutoff(self.node.now()));
         let from_peer = || leases.iter().filter(|lease| lease.id.lsp_node_id == *peer);
         let largest = from_peer().map(|lease| lease.opening_fee_params.max_payment_size_msat).max();
         let Some(largest_msat) = largest else {
