@@ -108,7 +108,7 @@ async fn dust_from_a_payer_that_ignores_the_invoice_does_not_retire_the_lease() 
     let least = lease.smallest_htlc_msat().unwrap();
     let invoice = world.lsp().static_invoice(b"alice", 0).await.unwrap();
     let from = world.transcript.position();
-    probe(&world, invoice.payment_paths(), least - 1);
+    probe(&world, invoice.payment_paths(), least - 1).await;
     world.see_htlc(from, "payer", HtlcState::Failed).await.unwrap();
     let entries = world.transcript.since(from);
     let intercepted =
@@ -120,11 +120,13 @@ async fn dust_from_a_payer_that_ignores_the_invoice_does_not_retire_the_lease() 
 }
 
 /// Sends an HTLC with a random hash down the invoice's paths, whatever minimum they state.
-fn probe(world: &World, paths: &[BlindedPaymentPath], amount_msat: u64) {
+async fn probe(world: &World, paths: &[BlindedPaymentPath], amount_msat: u64) {
     let mut paths = paths.to_vec();
     for path in &mut paths {
         path.payinfo.htlc_minimum_msat = 0;
     }
+    let channels = || world.payer().channel_manager().list_usable_channels();
+    world.see(0, |e| matches!(e.what, What::Wire { .. }) && !channels().is_empty()).await.unwrap();
     let mut hash = [0; 32];
     rand::thread_rng().fill_bytes(&mut hash);
     let route = RouteParameters::from_payment_params_and_value(
@@ -141,7 +143,11 @@ fn probe(world: &World, paths: &[BlindedPaymentPath], amount_msat: u64) {
             route,
             Retry::Attempts(0),
         )
-        .unwrap();
+        .unwrap_or_else(|error| {
+            let (from, to) = (world.payer_lsp.id(), world.lsp().id());
+            let routed = world.payer().can_route(&from, &to);
+            panic!("{error:?}: route known: {routed}, channels: {:?}", channels());
+        });
 }
 
 /// Without an outstanding lease it is LDK that refuses: the setting is off by then.
