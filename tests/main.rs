@@ -1,9 +1,15 @@
 //! Whole-system tests: real nodes over TCP, on the embedded chain and, where `BITCOIND_EXE` names
 //! one, on Bitcoin Core.
 
+mod book;
+mod browser;
 mod chains;
 mod command;
+mod flags;
 mod flow;
+mod liquidity;
 mod money;
 mod offers;
+mod prose;
+mod recorded;
 mod restarts;

@@ -1,7 +1,9 @@
 //! The command of the guide, and the world of four parties that it and the tests play in.
 
+pub mod book;
 pub mod demo;
 pub mod money;
 pub mod serve;
 pub mod terminal;
+pub mod upgrade;
 pub mod world;

@@ -1,0 +1,1 @@
+//! Builds the book, serves it, and reloads it.

@@ -1,0 +1,1 @@
+//! Builds the workspace against another LDK version and says what breaks.

@@ -1,0 +1,1 @@
+//! The built book: links, fragments, logs.

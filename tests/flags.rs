@@ -1,0 +1,1 @@
+//! The flag tables against LDK's defaults and our nodes.

@@ -1,0 +1,1 @@
+//! The short course: plain LSPS2, BOLT 11 and online BOLT 12.

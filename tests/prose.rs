@@ -1,0 +1,1 @@
+//! The prose: spelling, style, dates, sources.

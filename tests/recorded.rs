@@ -1,0 +1,1 @@
+//! Recorded output that pages show, compared with fresh runs.
