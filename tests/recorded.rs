@@ -1,1 +1,344 @@
 //! Recorded output that pages show, compared with fresh runs.
+//!
+//! A page shows the file `recorded/NAME.txt` with its `output` directive; a test here makes the
+//! same text anew. When the program has changed for a reason, `RECORD=1 cargo test recorded::`
+//! writes the files; look at what changed before you commit it. Keys, ids and times differ from run
+//! to run: they are shown as `…`.
+
+use guide::world::{Story, World};
+use lightning::blinded_path::payment::{
+    AsyncBolt12OfferContext, BlindedPaymentPath, Bolt12OfferContext, ForwardTlvs,
+    PaymentConstraints, PaymentContext, PaymentForwardNode, PaymentRelay, ReceiveTlvs,
+};
+use lightning::offers::invoice_request::InvoiceRequestFields;
+use lightning::offers::nonce::Nonce;
+use lightning::offers::offer::OfferId;
+use lightning::sign::{RandomBytes, ReceiveAuthKey};
+use lightning::types::features::BlindedHopFeatures;
+use lightning::types::payment::PaymentSecret;
+use lsps2_async::lease::{Lease, LeaseId, TrustModel};
+use lsps2_async::metadata::{LeaseMetadata, PAYMENT_METADATA_KEY};
+use lsps2_async::payer::PayerMode;
+use node::lsp::LspPolicy;
+use node::transcript::What;
+use regtest::Chain;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey};
+
+fn file(name: &str) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    root.join("tests/recorded").join(name).with_extension("txt")
+}
+
+/// The recorded text, or `fresh` itself while recording. `fresh` is the whole file, its first line
+/// `#lang: json` or the like if it is not plain text.
+pub fn recorded(name: &str, fresh: &str) -> String {
+    if std::env::var_os("RECORD").is_some() {
+        std::fs::write(file(name), fresh).unwrap();
+    }
+    std::fs::read_to_string(file(name))
+        .unwrap_or_else(|e| panic!("{name}: {e}; run with RECORD=1 to write it"))
+}
+
+/// The recorded text is exactly `fresh`.
+pub fn compare(name: &str, fresh: &str) {
+    assert_eq!(recorded(name, fresh), fresh, "{name}: RECORD=1 writes it anew, see recorded.rs");
+}
+
+/// Replaces what follows `before`, up to the first character that is not `of`, by `…`.
+fn blank(line: &str, before: &str, of: impl Fn(char) -> bool) -> String {
+    match line.split_once(before) {
+        Some((head, tail)) => format!("{head}{before}…{}", tail.trim_start_matches(of)),
+        None => line.to_owned(),
+    }
+}
+
+/// The demo as the first page shows it: what happens to the lease, the invoice, the mail, the
+/// channel and the money, without times and names, and without the setting up.
+fn told(demo: &str) -> String {
+    let shown = |line: &str| {
+        const HIDDEN: [&str; 3] = [" connected to ", " is asked ", " gets "];
+        !HIDDEN.iter().any(|hidden| line.contains(hidden))
+    };
+    let story = demo.split("  recipient  starts for the first time").nth(1).expect("a recipient");
+    let (story, money) = story.split_once("\nWhere every msat went").expect("the books");
+    // Headings come from another task than the events do: they stand where the story turns.
+    let headings: Vec<_> = demo.lines().filter(|line| line.starts_with("Step ")).collect();
+    let [prepare, pay, wake] = headings[..] else { panic!("{headings:?}") };
+    let mut out = format!("{prepare}\n  recipient  starts for the first time\n");
+    let mut seen = BTreeSet::new();
+    for line in story.lines().filter_map(|line| Some(line.split_once(" ms  ")?.1)) {
+        let line = blank(line, "intercept SCID ", |c| c.is_ascii_digit() || c == 'x');
+        let line = line.split(" {").next().unwrap_or_default();
+        if line.ends_with("starts from its folder") && line.starts_with("recipient") {
+            writeln!(out, "\n{wake}").unwrap();
+        }
+        // Copies of a message that took another path may come late: each line is told once.
+        if shown(line) && seen.insert(line.to_owned()) {
+            writeln!(out, "  {line}").unwrap();
+        }
+        if line == "recipient  goes offline" && !out.contains(pay) {
+            writeln!(out, "\n{pay}").unwrap();
+        }
+    }
+    let money = money.split("  channel opened").next().unwrap_or_default();
+    // At the end everybody stops, in an order that says nothing.
+    let (out, _) = out.split_once("  payer      HTLC paid").expect("a payment");
+    format!("{out}  payer      HTLC paid: 100 001 000 msat\n\nWhere every msat went{money}")
+}
+
+/// Nodes act side by side, so within a step only the set of lines is compared; what one node says
+/// of the payment comes in one order.
+#[test]
+fn the_demo_of_the_first_page() {
+    let program = env!("CARGO_BIN_EXE_guide");
+    let output = Command::new(program).arg("demo").env_remove("BITCOIND_EXE").output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let fresh = told(std::str::from_utf8(&output.stdout).unwrap());
+    let old = recorded("demo", &fresh);
+    let steps = |text: &str| -> Vec<BTreeSet<String>> {
+        let steps = text.split("\n\n");
+        steps.map(|step| step.lines().map(str::to_owned).collect()).collect()
+    };
+    assert_eq!(steps(&old), steps(&fresh), "RECORD=1 writes it anew; fresh:\n{fresh}");
+    let recipients = |text: &str| -> Vec<String> {
+        let lines = text.lines().filter(|line| line.starts_with("  recipient "));
+        lines.filter(|line| line.contains("HTLC")).map(str::to_owned).collect()
+    };
+    assert_eq!(recipients(&old), recipients(&fresh));
+}
+
+/// The four messages of a purchase, as they went over the wire.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_messages_that_buy_a_lease() {
+    let story = Story::new(PayerMode::AlwaysOnline, TrustModel::ClientTrustsLsp);
+    let mut world = World::new(Chain::embedded(), story).await.unwrap();
+    world.start_recipient().await.unwrap();
+    let (lsp, policy) = (world.lsp().id(), world.buying_policy());
+    world.recipient().buy_lease(lsp, policy).await.unwrap();
+    let mut messages = Vec::new();
+    for entry in world.transcript.since(0) {
+        if let What::Lsps { mut json, .. } = entry.what {
+            for name in ["id", "promise", "valid_until", "jit_channel_scid"] {
+                blank_field(&mut json, name);
+            }
+            messages.push(serde_json::to_string_pretty(&json).unwrap());
+        }
+    }
+    assert_eq!(messages.len(), 4);
+    compare("lsps2-purchase", &format!("#lang: json\n{}\n", messages.join("\n\n")));
+    world.stop().await;
+}
+
+/// Replaces the fields of this name by `…`, wherever they stand.
+fn blank_field(json: &mut Value, name: &str) {
+    match json {
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                match key == name {
+                    true => *value = Value::from("…"),
+                    false => blank_field(value, name),
+                }
+            }
+        }
+        Value::Array(values) => values.iter_mut().for_each(|value| blank_field(value, name)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => (),
+    }
+}
+
+fn node_id(seed: u8) -> PublicKey {
+    let secret = SecretKey::from_slice(&[seed; 32]).unwrap();
+    PublicKey::from_secret_key(&Secp256k1::new(), &secret)
+}
+
+/// A lease on the terms the demo's LSP sells, bought so that it ends at 1 800 000 000.
+fn example() -> Lease {
+    let policy = LspPolicy::new(TrustModel::ClientTrustsLsp);
+    let bought = Duration::from_secs(1_800_000_000) - policy.fees.validity;
+    Lease {
+        id: LeaseId {
+            lsp_node_id: node_id(42),
+            // 29451x4815x1, as in bLIP-52's example.
+            intercept_scid: 29_451 << 40 | 4_815 << 16 | 1,
+        },
+        cltv_expiry_delta: policy.cltv_expiry_delta,
+        opening_fee_params: policy.fees.terms(bought),
+        payment_size_msat: None,
+        trust_model: policy.trust_model,
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn spaced(number: u64) -> String {
+    let digits = number.to_string();
+    let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().collect();
+    groups.iter().map(|g| std::str::from_utf8(g).unwrap()).collect::<Vec<_>>().join(" ")
+}
+
+/// How many bytes `BigSize` takes (BOLT 1).
+fn big_size_len(value: u64) -> usize {
+    match value {
+        0..=0xfc => 1,
+        0xfd..=0xffff => 3,
+        0x1_0000..=0xffff_ffff => 5,
+        _ => 9,
+    }
+}
+
+/// The value of a lease, taken apart. The fields are found by their lengths alone; that what stands
+/// there is the number in the last column is asserted of each.
+fn taken_apart(metadata: &LeaseMetadata) -> String {
+    let bytes = metadata.encode();
+    let numbers = [
+        ("CLTV delta", u64::from(metadata.cltv_expiry_delta), "blocks"),
+        ("minimum fee", metadata.min_fee_msat, "msat"),
+        ("proportional fee", u64::from(metadata.proportional), "ppm"),
+        ("valid until", metadata.valid_until.as_secs(), "s"),
+        ("smallest HTLC", metadata.min_htlc_msat, "msat"),
+    ];
+    let node = hex(&metadata.lsp_node_id.serialize());
+    let scid = metadata.intercept_scid;
+    let scid_text = format!("{}x{}x{}", scid >> 40, (scid >> 16) & 0xff_ffff, scid & 0xffff);
+    let mut rows = vec![
+        ("version", "01".to_owned(), "1".to_owned()),
+        ("LSP node id", node.clone(), "a compressed key".to_owned()),
+        ("intercept SCID", hex(&scid.to_be_bytes()), scid_text),
+    ];
+    for (name, number, unit) in numbers {
+        rows.push((name, big_size(number), format!("{} {unit}", spaced(number))));
+    }
+    if let Some(size) = metadata.payment_size_msat {
+        let value = big_size(size);
+        rows.push(("TLV type", "02".to_owned(), "2, payment size".to_owned()));
+        rows.push(("TLV length", big_size(value.len() as u64 / 2), spaced(value.len() as u64 / 2)));
+        rows.push(("payment size", value, format!("{} msat", spaced(size))));
+    }
+    let mut out =
+        format!("{:>6}  {:>5}  {:<16}  {:<20}  bytes\n", "offset", "len", "field", "means");
+    let (mut at, mut whole) = (0, String::new());
+    for (name, bytes, means) in rows {
+        let len = bytes.len() / 2;
+        let shown = if len > 9 {
+            format!("{}…{}", &bytes[..8], &bytes[len * 2 - 8..])
+        } else {
+            bytes.clone()
+        };
+        writeln!(out, "{at:>6}  {len:>5}  {name:<16}  {means:<20}  {shown}").unwrap();
+        (at, whole) = (at + len, whole + &bytes);
+    }
+    assert_eq!(whole, hex(&bytes), "the rows are the value");
+    writeln!(out, "{at:>6}  {:>5}  end", "").unwrap();
+    out + "\n" + &wrapped(&whole)
+}
+
+fn big_size(number: u64) -> String {
+    let tail = &hex(&number.to_be_bytes());
+    match big_size_len(number) {
+        1 => tail[14..].to_owned(),
+        3 => format!("fd{}", &tail[12..]),
+        5 => format!("fe{}", &tail[8..]),
+        _ => format!("ff{tail}"),
+    }
+}
+
+fn wrapped(hex: &str) -> String {
+    let lines: Vec<_> =
+        hex.as_bytes().chunks(64).map(|l| std::str::from_utf8(l).unwrap()).collect();
+    lines.join("\n") + "\n"
+}
+
+#[test]
+fn the_metadata_byte_by_byte() {
+    let variable = LeaseMetadata::for_lease(&example()).unwrap();
+    let mut lease = example();
+    lease.payment_size_msat = Some(100_000_000);
+    let fixed = LeaseMetadata::for_lease(&lease).unwrap();
+    for metadata in [&variable, &fixed] {
+        assert_eq!(LeaseMetadata::decode(&metadata.encode()).as_ref(), Ok(metadata));
+    }
+    compare("metadata", &taken_apart(&variable));
+    compare("metadata-fixed-size", &taken_apart(&fixed));
+}
+
+/// The recipient's hop of a path with one forwarding hop, in bytes.
+fn recipient_hop_len(payment_context: PaymentContext) -> usize {
+    let payment_constraints = PaymentConstraints { max_cltv_expiry: 900_000, htlc_minimum_msat: 1 };
+    let lsp = PaymentForwardNode {
+        tlvs: ForwardTlvs {
+            short_channel_id: example().id.intercept_scid,
+            payment_relay: PaymentRelay {
+                cltv_expiry_delta: 72,
+                fee_proportional_millionths: 0,
+                fee_base_msat: 0,
+            },
+            payment_constraints,
+            features: BlindedHopFeatures::empty(),
+            next_blinding_override: None,
+        },
+        node_id: node_id(42),
+        htlc_maximum_msat: 2_000_000_000,
+    };
+    let payment_secret = PaymentSecret([3; 32]);
+    let tlvs = ReceiveTlvs { payment_secret, payment_constraints, payment_context };
+    let (key, entropy) = (ReceiveAuthKey([5; 32]), RandomBytes::new([4; 32]));
+    let path = BlindedPaymentPath::new(
+        &[lsp],
+        node_id(2),
+        key,
+        tlvs,
+        u64::MAX,
+        44,
+        &entropy,
+        &Secp256k1::new(),
+    );
+    path.unwrap().blinded_hops()[1].encrypted_payload.len()
+}
+
+/// The hop for a static invoice, and for an invoice that is answered online.
+fn hops(value_len: Option<usize>) -> [usize; 2] {
+    let payment_metadata =
+        value_len.map(|len| BTreeMap::from([(PAYMENT_METADATA_KEY, vec![9; len])]));
+    let offer_nonce = Nonce::try_from(&[6; Nonce::LENGTH][..]).unwrap();
+    let invoice_request = InvoiceRequestFields {
+        payer_signing_pubkey: node_id(7),
+        quantity: None,
+        payer_note_truncated: None,
+        human_readable_name: None,
+    };
+    let online = Bolt12OfferContext {
+        offer_id: OfferId([8; 32]),
+        invoice_request,
+        payment_metadata: payment_metadata.clone(),
+    };
+    let of_static = AsyncBolt12OfferContext { offer_nonce, payment_metadata };
+    [PaymentContext::AsyncBolt12Offer(of_static), PaymentContext::Bolt12Offer(online)]
+        .map(recipient_hop_len)
+}
+
+/// The longest value that still fits under each step of the padding.
+#[test]
+fn what_the_metadata_costs() {
+    let row = |what: &str, [of_static, online]: [usize; 2]| {
+        format!("{what:<28}  {of_static:>13}  {online:>13}\n")
+    };
+    let mut out = format!("{:<28}  {:>13}  {:>13}\n", "value", "static", "online");
+    out += &row("none", hops(None));
+    for len in [8, 11, 17, 41, 47, 61, 68, 71, 77, 101, 107, 131, 160] {
+        let what = match len {
+            61 => "61 B, a variable-size lease".to_owned(),
+            68 => "68 B, a fixed-size lease".to_owned(),
+            _ => format!("{len} B"),
+        };
+        out += &row(&what, hops(Some(len)));
+    }
+    compare("metadata-cost", &out);
+}
