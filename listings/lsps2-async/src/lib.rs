@@ -11,13 +11,14 @@
 //! 5. [`lsp`]: the LSP detects it and opens a just-in-time channel before forwarding.
 //!
 //! [`claim`] is the guard at the end: it lets the recipient release the preimage only for a fee
-//! that was agreed, once.
+//! that was agreed, once. [`bolt11`] is the shorter way of a wallet that is online: plain LSPS2.
 //!
 //! Nothing here opens a socket, reads a clock or spawns a task: time is passed in as seconds since
 //! the Unix epoch ([`core::time::Duration`]) and storage is LDK's [`KVStore`].
 //!
 //! [`KVStore`]: lightning::util::persist::KVStore
 
+pub mod bolt11;
 pub mod claim;
 pub mod lease;
 pub mod lsp;
