@@ -223,20 +223,25 @@ impl Negotiation {
         now: Duration,
     ) -> Result<Option<Lease>, NegotiateError> {
         match event {
+            // Check the menu, choose an entry, and send it back verbatim with
+            // `select_opening_params`.
             LSPS2ClientEvent::OpeningParametersReady {
                 request_id,
                 opening_fee_params_menu,
                 ..
             } => self.buy(client, request_id, opening_fee_params_menu, now).map(|()| None),
+            // Make the lease, with the terms you selected, and write it to disk before anything else.
             LSPS2ClientEvent::InvoiceParametersReady {
                 request_id,
                 intercept_scid,
                 cltv_expiry_delta,
                 ..
             } => self.lease(request_id, *intercept_scid, *cltv_expiry_delta),
+            // No lease: the error's code says why.
             LSPS2ClientEvent::GetInfoFailed { error, .. } => {
                 Err(NegotiateError::refused(Request::GetInfo, error))
             }
+            // No lease: the error's code says why.
             LSPS2ClientEvent::BuyRequestFailed { error, .. } => {
                 Err(NegotiateError::refused(Request::Buy, error))
             }

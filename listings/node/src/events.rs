@@ -20,6 +20,8 @@ impl Node {
     /// with; the match has no wildcard, so that a new kind of event breaks the build.
     pub(crate) async fn on_common_event(self: &Arc<Self>, event: Event) -> Result<(), ReplayEvent> {
         match event {
+            // Fund the channel from the wallet with `funding_transaction_generated`; if that fails,
+            // give the channel up.
             Event::FundingGenerationReady {
                 temporary_channel_id,
                 counterparty_node_id,
@@ -42,28 +44,36 @@ impl Node {
                     self.give_up_channel(temporary_channel_id, &counterparty_node_id, reason);
                 }
             }
+            // Connect to one of the addresses, in the background: an onion message waits for it, and
+            // a stranger chose them.
             Event::ConnectionNeeded { node_id, addresses } => {
                 self.clone().connect_in_background(node_id, addresses);
             }
+            // Nothing to answer.
             Event::ChannelPending { channel_id, counterparty_node_id, .. } => {
                 self.note_channel("pending", channel_id, &counterparty_node_id, None);
             }
+            // Nothing to answer.
             Event::ChannelReady { channel_id, counterparty_node_id, .. } => {
                 self.note_channel("ready", channel_id, &counterparty_node_id, None);
             }
+            // Nothing to answer.
             Event::ChannelClosed { channel_id, counterparty_node_id, reason, .. } => {
                 if let Some(peer) = counterparty_node_id {
                     self.note_channel("closed", channel_id, &peer, Some(reason.to_string()));
                 }
             }
+            // Hand the outputs to the sweeper, which keeps them on disk; if it cannot, ask for the
+            // event again.
             Event::SpendableOutputs { outputs, channel_id, counterparty_node_id } => {
                 self.sweeper
                     .track_spendable_outputs(outputs, channel_id, counterparty_node_id, false, None)
                     .await
                     .map_err(|()| ReplayEvent())?;
             }
+            // Hand it to LDK's bump handler, which pays for the confirmation of a force close.
             Event::BumpTransaction(event) => self.bump_handler.handle_event(&event),
-            // Nobody here opens channels to these nodes unasked.
+            // Refuse: nobody opens channels to this node unasked.
             Event::OpenChannelRequest { temporary_channel_id, counterparty_node_id, .. } => {
                 self.refuse_channel(
                     temporary_channel_id,
@@ -71,21 +81,22 @@ impl Node {
                     "this node takes no channel from this peer".to_owned(),
                 );
             }
-            // Only an LSP has something to intercept. What arrives here by mistake goes back.
+            // Fail it back with `fail_intercepted_htlc`: only an LSP has something to intercept.
             Event::HTLCIntercepted { intercept_id, .. } => {
                 let _ = self.channel_manager.fail_intercepted_htlc(intercept_id);
             }
-            // Not asked for here: payments are not claimed by default, so they go back.
+            // Fail it back with `fail_htlc_backwards`: this node has asked for no payment.
             Event::PaymentClaimable { payment_hash, .. } => {
                 self.channel_manager.fail_htlc_backwards(&payment_hash);
             }
+            // Free the coins of a funding transaction that will not be used.
             Event::DiscardFunding { funding_info, .. } => match funding_info {
                 FundingInfo::Tx { transaction } => self.wallet.release(&transaction),
                 // A funding that an LSP withheld: it knows the transaction itself. The other comes of
                 // splices and dual funding, which are off.
                 FundingInfo::OutPoint { .. } | FundingInfo::Contribution { .. } => {}
             },
-            // What LDK tells and nobody has to answer.
+            // Nothing to answer.
             Event::PaymentClaimed { .. }
             | Event::PaymentSent { .. }
             | Event::PaymentFailed { .. }
@@ -96,8 +107,7 @@ impl Node {
             | Event::ProbeSuccessful { .. }
             | Event::ProbeFailed { .. }
             | Event::FundingTxBroadcastSafe { .. } => {}
-            // Raised only where these nodes do not switch them on: BOLT 12 invoices handled by
-            // hand, splices, dual funding, offline peer interception, a static invoice server.
+            // Not raised here: the node does not switch on what raises it.
             Event::InvoiceReceived { .. }
             | Event::SpliceNegotiated { .. }
             | Event::SpliceNegotiationFailed { .. }

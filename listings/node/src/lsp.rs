@@ -185,7 +185,7 @@ impl Lsp {
 }
 
 /// LDK's flags for the recipient's LSP.
-fn user_config() -> UserConfig {
+pub fn user_config() -> UserConfig {
     let mut config = UserConfig {
         htlc_interception_flags: HTLCInterceptionFlags::ToInterceptSCIDs as u8,
         // For payments after the first: they go over the real channel, which is not announced.
@@ -626,6 +626,8 @@ impl LspRole {
 
     async fn on_lsps2_event(&self, event: LSPS2ServiceEvent) {
         match event {
+            // Answer with the menu, `opening_fee_params_generated`, or with
+            // `invalid_token_provided`.
             LSPS2ServiceEvent::GetInfo { request_id, counterparty_node_id: client, token } => {
                 let (token, now) = (token.as_deref(), self.node.now());
                 let answered =
@@ -634,6 +636,8 @@ impl LspRole {
                     self.note_trouble(&error);
                 }
             }
+            // Write down what is sold, then hand out the SCID and the delta with
+            // `invoice_parameters_generated`.
             LSPS2ServiceEvent::BuyRequest {
                 request_id,
                 counterparty_node_id,
@@ -648,6 +652,8 @@ impl LspRole {
                 })
                 .await;
             }
+            // Open the channel once, if the client is connected; call `channel_open_failed` if it cannot
+            // be opened.
             LSPS2ServiceEvent::OpenChannel { user_channel_id, .. } => {
                 self.on_open_channel(user_channel_id).await;
             }
@@ -709,10 +715,15 @@ fn replay(_: JitTableError) -> ReplayEvent {
 impl Role for LspRole {
     async fn on_event(&self, event: Event) -> Result<(), ReplayEvent> {
         self.node.note(&event);
-        if let Some(htlc) = InterceptedHtlc::from_event(&event) {
-            return self.on_intercepted(htlc).await;
-        }
         match event {
+            // Look the SCID up in the table of what was sold. Then `htlc_intercepted`, which opens a
+            // channel or forwards; or `fail_intercepted_htlc`.
+            Event::HTLCIntercepted { .. } => match InterceptedHtlc::from_event(&event) {
+                Some(htlc) => self.on_intercepted(htlc).await,
+                None => Ok(()),
+            },
+            // Write the invoice and its path into the recipient's slot, then call
+            // `static_invoice_persisted`.
             Event::PersistStaticInvoice {
                 invoice,
                 invoice_request_path: path,
@@ -730,6 +741,7 @@ impl Role for LspRole {
                 .await;
                 Ok(())
             }
+            // Look the invoice up and call `respond_to_static_invoice_request`.
             Event::StaticInvoiceRequested {
                 recipient_id,
                 invoice_slot,
@@ -740,13 +752,17 @@ impl Role for LspRole {
                 self.on_static_invoice_requested(id, slot, reply_path, invoice_request).await;
                 Ok(())
             }
+            // Keep the message for the client that is offline, within bounds.
             Event::OnionMessageIntercepted { prev_hop, next_hop, message } => {
                 self.on_mail(prev_hop, next_hop, message).await
             }
+            // Deliver what was kept with `forward_onion_message`.
             Event::OnionMessagePeerConnected { peer_node_id } => {
                 self.on_peer_connected(peer_node_id).await;
                 Ok(())
             }
+            // For a JIT channel, make the funding transaction and hand it over as the trust model asks;
+            // another channel is funded as usual.
             Event::FundingGenerationReady {
                 temporary_channel_id: channel_id,
                 counterparty_node_id: peer,
@@ -761,18 +777,24 @@ impl Role for LspRole {
                 self.on_funding_generation_ready(channel_id, peer, id, value, script.clone()).await;
                 Ok(())
             }
+            // Call `set_funding_tx_broadcast_safe`: a withheld funding may now be released.
             Event::FundingTxBroadcastSafe { user_channel_id, .. } => {
                 let mut desk = self.desk.lock().await;
                 desk.funding_safe(self.lsps2(), user_channel_id).await.map_err(replay)?;
                 Ok(())
             }
+            // Once the channel is usable, call `channel_ready`: LSPS2 forwards what waits, less the fee.
             Event::ChannelReady { channel_id, user_channel_id, counterparty_node_id, .. } => {
                 self.on_channel_ready(user_channel_id, channel_id, counterparty_node_id).await
             }
+            // Call `channel_open_failed` while the channel was opening, else `channel_closed`; free the
+            // coins of a withheld funding.
             Event::ChannelClosed { channel_id, user_channel_id, .. } => {
                 self.on_channel_closed(user_channel_id, channel_id).await?;
                 self.node.on_common_event(event).await
             }
+            // Add the skimmed fee to what this channel has paid, and call `payment_forwarded` with the
+            // sum.
             Event::PaymentForwarded {
                 prev_htlcs,
                 next_htlcs,
@@ -796,6 +818,7 @@ impl Role for LspRole {
                 self.node.note_htlc(HtlcState::Forwarded, None, msat, skim, None);
                 Ok(())
             }
+            // Call `htlc_handling_failed`: the next payment then carries the fee.
             Event::HTLCHandlingFailed { ref failure_type, ref failure_reason, .. } => {
                 let now = self.node.now();
                 let mut desk = self.desk.lock().await;
@@ -805,17 +828,17 @@ impl Role for LspRole {
                 self.node.note_htlc(HtlcState::Failed, None, 0, 0, reason);
                 Ok(())
             }
+            // Free the coins of a funding transaction that will not be used, withheld or not.
             Event::DiscardFunding { ref funding_info, .. } => {
                 self.on_discarded(funding_info);
                 self.node.on_common_event(event).await
             }
+            // Accept it, after the usual confirmations: an LSP takes ordinary channels.
             Event::OpenChannelRequest { temporary_channel_id, counterparty_node_id, .. } => {
                 self.node.accept_channel(temporary_channel_id, counterparty_node_id);
                 Ok(())
             }
-            // `HTLCIntercepted` was handled above.
-            Event::HTLCIntercepted { .. }
-            | Event::PaymentClaimable { .. }
+            Event::PaymentClaimable { .. }
             | Event::PaymentClaimed { .. }
             | Event::ConnectionNeeded { .. }
             | Event::InvoiceReceived { .. }
@@ -838,6 +861,7 @@ impl Role for LspRole {
 
     async fn on_liquidity_event(&self, event: LiquidityEvent) {
         match event {
+            // Sell, and open.
             LiquidityEvent::LSPS2Service(event) => self.on_lsps2_event(event).await,
             // Protocols this LSP does not speak, and the other side of LSPS2.
             LiquidityEvent::LSPS0Client(_)

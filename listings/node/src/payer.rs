@@ -32,10 +32,8 @@ impl std::ops::Deref for Payer {
 impl Payer {
     /// Starts the payer of a folder, or makes a new one there.
     pub async fn start(config: NodeConfig, mode: PayerMode) -> Result<Self> {
-        let mut user_config = UserConfig::default();
-        mode.configure(&mut user_config);
         let setup = Setup {
-            user_config,
+            user_config: user_config(mode),
             mailbox: false,
             promise_secret: None,
             paths: PathPolicy::default(),
@@ -60,15 +58,24 @@ impl Payer {
     }
 }
 
+/// LDK's flags for a payer: its defaults, and the hold for one that goes offline.
+pub fn user_config(mode: PayerMode) -> UserConfig {
+    let mut config = UserConfig::default();
+    mode.configure(&mut config);
+    config
+}
+
 impl Role for PayerRole {
     async fn on_event(&self, event: Event) -> Result<(), ReplayEvent> {
         self.node.note(&event);
         match event {
+            // The recipient has claimed: tell the payer.
             Event::PaymentSent { payment_hash, amount_msat, fee_paid_msat, .. } => {
                 let sent = amount_msat.unwrap_or(0) + fee_paid_msat.unwrap_or(0);
                 self.node.note_htlc(HtlcState::Paid, Some(payment_hash), sent, 0, None);
                 Ok(())
             }
+            // Tell the payer why: the money is back, or on its way back.
             Event::PaymentFailed { payment_hash, reason, .. } => {
                 let reason = explain_failure(reason).to_owned();
                 self.node.note_htlc(HtlcState::Failed, payment_hash, 0, 0, Some(reason));

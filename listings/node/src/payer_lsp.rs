@@ -43,21 +43,24 @@ impl PayerLsp {
 }
 
 /// LDK's flags for a payer's LSP.
-fn user_config() -> UserConfig {
+pub fn user_config() -> UserConfig {
     let mut config = UserConfig::default();
     configure_payers_lsp(&mut config);
     config.channel_handshake_config.announce_for_forwarding = true;
     config
 }
 
+/// A held HTLC raises no event: LDK parks it, and releases it on the recipient's word.
 impl Role for PayerLspRole {
     async fn on_event(&self, event: Event) -> Result<(), ReplayEvent> {
         self.node.note(&event);
         match event {
+            // Accept it, after the usual confirmations: payers open unannounced channels to their LSP.
             Event::OpenChannelRequest { temporary_channel_id, counterparty_node_id, .. } => {
                 self.node.accept_channel(temporary_channel_id, counterparty_node_id);
                 Ok(())
             }
+            // Nothing to answer.
             Event::PaymentForwarded {
                 outbound_amount_forwarded_msat, skimmed_fee_msat, ..
             } => {
@@ -65,7 +68,6 @@ impl Role for PayerLspRole {
                 self.node.note_htlc(HtlcState::Forwarded, None, msat, skim, None);
                 Ok(())
             }
-            // A held HTLC raises no event: LDK parks it, and releases it on the recipient's word.
             Event::FundingGenerationReady { .. }
             | Event::FundingTxBroadcastSafe { .. }
             | Event::PaymentClaimable { .. }

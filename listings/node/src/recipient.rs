@@ -150,7 +150,7 @@ impl Recipient {
 
 /// LDK's flags for a recipient: its defaults will do. The one thing an LSPS2 client must allow,
 /// less than the onion says arriving, is set for each channel with the LSP when it is accepted.
-fn user_config() -> UserConfig {
+pub fn user_config() -> UserConfig {
     UserConfig::default()
 }
 
@@ -423,7 +423,7 @@ fn owes(record: &LeaseRecord) -> bool {
 }
 
 /// For a channel that is being accepted: see `set_skimming`.
-fn take_less_than_the_onion_says() -> ChannelConfigOverrides {
+pub fn take_less_than_the_onion_says() -> ChannelConfigOverrides {
     ChannelConfigOverrides {
         handshake_overrides: None,
         update_overrides: Some(ChannelConfigUpdate {
@@ -437,6 +437,8 @@ impl Role for RecipientRole {
     async fn on_event(&self, event: Event) -> Result<(), ReplayEvent> {
         self.node.note(&event);
         match event {
+            // Accept it as a trusted, zero-conf channel if a lease bought from this peer is
+            // outstanding; refuse everything else.
             Event::OpenChannelRequest {
                 temporary_channel_id,
                 counterparty_node_id,
@@ -448,6 +450,8 @@ impl Role for RecipientRole {
                 self.on_open_channel_request(temporary_channel_id, counterparty_node_id, offered);
                 Ok(())
             }
+            // Judge the skimmed fee against the lease. Mark the lease consumed on disk, then call
+            // `claim_funds`; or call `fail_htlc_backwards`.
             Event::PaymentClaimable {
                 payment_hash,
                 amount_msat,
@@ -478,6 +482,7 @@ impl Role for RecipientRole {
                 })
                 .await
             }
+            // Mark the lease settled, and switch skimming off where no fee is owed any more.
             Event::PaymentClaimed { payment_hash, amount_msat, htlcs, .. } => {
                 // From here on nothing may be skimmed in this payment's name any more.
                 self.node.leases.settle(&payment_hash).await.map_err(|_| ReplayEvent())?;
@@ -520,6 +525,7 @@ impl Role for RecipientRole {
 
     async fn on_liquidity_event(&self, event: LiquidityEvent) {
         match event {
+            // Give it to the negotiation that waits for it.
             LiquidityEvent::LSPS2Client(event) => self.on_lsps2_event(event).await,
             // Protocols this wallet does not speak, and the other side of LSPS2.
             LiquidityEvent::LSPS0Client(_)
