@@ -5,7 +5,9 @@
 //! writes the files; look at what changed before you commit it. Keys, ids and times differ from run
 //! to run: they are shown as `…`.
 
-use guide::world::{Story, World};
+use bitcoin::Network;
+use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey};
+use guide::world::{PATIENCE, Story, World};
 use lightning::blinded_path::payment::{
     AsyncBolt12OfferContext, BlindedPaymentPath, Bolt12OfferContext, ForwardTlvs,
     PaymentConstraints, PaymentContext, PaymentForwardNode, PaymentRelay, ReceiveTlvs,
@@ -13,9 +15,15 @@ use lightning::blinded_path::payment::{
 use lightning::offers::invoice_request::InvoiceRequestFields;
 use lightning::offers::nonce::Nonce;
 use lightning::offers::offer::OfferId;
+use lightning::routing::gossip::NetworkGraph;
+use lightning::routing::router::{DefaultRouter, Router};
+use lightning::routing::scoring::ProbabilisticScorer;
 use lightning::sign::{RandomBytes, ReceiveAuthKey};
 use lightning::types::features::BlindedHopFeatures;
 use lightning::types::payment::PaymentSecret;
+use lightning::util::logger::{Logger, Record};
+use lightning_liquidity::lsps2::msgs::LSPS2OpeningFeeParams;
+use lightning_liquidity::lsps2::utils::{compute_opening_fee, is_valid_opening_fee_params};
 use lsps2_async::lease::{Lease, LeaseId, TrustModel};
 use lsps2_async::metadata::{LeaseMetadata, PAYMENT_METADATA_KEY};
 use lsps2_async::payer::PayerMode;
@@ -27,9 +35,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
-
-use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey};
 
 fn file(name: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
@@ -122,18 +129,28 @@ async fn the_messages_that_buy_a_lease() {
     world.start_recipient().await.unwrap();
     let (lsp, policy) = (world.lsp().id(), world.buying_policy());
     world.recipient().buy_lease(lsp, policy).await.unwrap();
-    let mut messages = Vec::new();
-    for entry in world.transcript.since(0) {
-        if let What::Lsps { mut json, .. } = entry.what {
+    let messages: Vec<_> = purchases(&world, 0)
+        .into_iter()
+        .map(|mut json| {
             for name in ["id", "promise", "valid_until", "jit_channel_scid"] {
                 blank_field(&mut json, name);
             }
-            messages.push(serde_json::to_string_pretty(&json).unwrap());
-        }
-    }
+            serde_json::to_string_pretty(&json).unwrap()
+        })
+        .collect();
     assert_eq!(messages.len(), 4);
     compare("lsps2-purchase", &format!("#lang: json\n{}\n", messages.join("\n\n")));
     world.stop().await;
+}
+
+/// The LSPS messages since a position.
+fn purchases(world: &World, from: u64) -> Vec<Value> {
+    let entries = world.transcript.since(from).into_iter();
+    let messages = entries.filter_map(|entry| match entry.what {
+        What::Lsps { json, .. } => Some(json),
+        _ => None,
+    });
+    messages.collect()
 }
 
 /// Replaces the fields of this name by `…`, wherever they stand.
@@ -303,8 +320,9 @@ fn recipient_hop_len(payment_context: PaymentContext) -> usize {
     path.unwrap().blinded_hops()[1].encrypted_payload.len()
 }
 
-/// The hop for a static invoice, and for an invoice that is answered online.
-fn hops(value_len: Option<usize>) -> [usize; 2] {
+/// The contexts of a static invoice, and of an invoice that is answered online, with a value of
+/// this length.
+fn contexts(value_len: Option<usize>) -> (PaymentContext, PaymentContext) {
     let payment_metadata =
         value_len.map(|len| BTreeMap::from([(PAYMENT_METADATA_KEY, vec![9; len])]));
     let offer_nonce = Nonce::try_from(&[6; Nonce::LENGTH][..]).unwrap();
@@ -320,8 +338,12 @@ fn hops(value_len: Option<usize>) -> [usize; 2] {
         payment_metadata: payment_metadata.clone(),
     };
     let of_static = AsyncBolt12OfferContext { offer_nonce, payment_metadata };
-    [PaymentContext::AsyncBolt12Offer(of_static), PaymentContext::Bolt12Offer(online)]
-        .map(recipient_hop_len)
+    (PaymentContext::AsyncBolt12Offer(of_static), PaymentContext::Bolt12Offer(online))
+}
+
+fn hops(value_len: Option<usize>) -> [usize; 2] {
+    let (of_static, online) = contexts(value_len);
+    [of_static, online].map(recipient_hop_len)
 }
 
 /// The longest value that still fits under each step of the padding.
@@ -341,4 +363,112 @@ fn what_the_metadata_costs() {
         out += &row(&what, hops(Some(len)));
     }
     compare("metadata-cost", &out);
+}
+
+// What the pages state about LDK itself, and no other test asserts.
+
+/// With no channel and no public node, LDK's own router has no path to offer, so that LDK builds no
+/// static invoice.
+#[test]
+fn ldks_router_builds_no_path_for_a_wallet_without_a_channel() {
+    let logger = Arc::new(Silent);
+    let graph = Arc::new(NetworkGraph::new(Network::Regtest, logger.clone()));
+    let scorer = ProbabilisticScorer::new(Default::default(), graph.clone(), logger.clone());
+    let scorer = Arc::new(RwLock::new(scorer));
+    let entropy = RandomBytes::new([4; 32]);
+    let router = DefaultRouter::new(graph, logger, entropy, scorer, Default::default());
+    let tlvs = ReceiveTlvs {
+        payment_secret: PaymentSecret([3; 32]),
+        payment_constraints: PaymentConstraints { max_cltv_expiry: 900_000, htlc_minimum_msat: 1 },
+        payment_context: contexts(None).0,
+    };
+    let (key, secp) = (ReceiveAuthKey([5; 32]), Secp256k1::new());
+    let paths = router.create_blinded_payment_paths(node_id(2), key, vec![], tlvs, None, &secp);
+    assert!(paths.is_err());
+}
+
+struct Silent;
+
+impl Logger for Silent {
+    fn log(&self, _: Record) {}
+}
+
+/// bLIP-52's formula in the prose divides by 10 000 000; its reference code and LDK by 1 000 000.
+#[test]
+fn the_fee_is_in_parts_per_million_and_rounded_up() {
+    assert_eq!(compute_opening_fee(100_000_001, 0, 10_000), Some(1_000_001));
+    assert_eq!(compute_opening_fee(100_000_001, 2_000_000, 10_000), Some(2_000_000));
+    assert_eq!(compute_opening_fee(u64::MAX, 0, 10_000), None);
+}
+
+/// Unpaid leases count as requests do. The refusal comes to `get_info`, before anything is bought.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_eleventh_unpaid_lease_is_refused() {
+    let story = Story::new(PayerMode::AlwaysOnline, TrustModel::ClientTrustsLsp);
+    let mut world = World::new(Chain::embedded(), story).await.unwrap();
+    world.start_recipient().await.unwrap();
+    let (lsp, policy) = (world.lsp().id(), world.buying_policy());
+    for _ in 0..10 {
+        world.recipient().buy_lease(lsp, policy.clone()).await.unwrap();
+    }
+    let from = world.transcript.position();
+    let error = world.recipient().buy_lease(lsp, policy).await.unwrap_err();
+    assert!(error.to_string().starts_with("the LSP rejects this client"), "{error}");
+    let methods: Vec<_> = purchases(&world, from)
+        .iter()
+        .filter_map(|json| json.get("method").and_then(Value::as_str).map(str::to_owned))
+        .collect();
+    assert_eq!(methods, ["lsps2.get_info"]);
+    assert_eq!(world.recipient().leases().len(), 10);
+    world.stop().await;
+}
+
+/// A promise is a MAC under the LSP's secret: with another secret, what is on the menus that were
+/// handed out cannot be bought.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_menu_is_void_under_another_promise_secret() {
+    let story = Story::new(PayerMode::AlwaysOnline, TrustModel::ClientTrustsLsp);
+    let mut world = World::new(Chain::embedded(), story).await.unwrap();
+    world.start_recipient().await.unwrap();
+    let (lsp, policy) = (world.lsp().id(), world.buying_policy());
+    world.recipient().buy_lease(lsp, policy).await.unwrap();
+    let bought = purchases(&world, 0)
+        .iter()
+        .find_map(|json| json.get("params")?.get("opening_fee_params").cloned());
+    let params: LSPS2OpeningFeeParams = serde_json::from_value(bought.unwrap()).unwrap();
+    let secret = std::fs::read(world.node_config("lsp").data_dir.join("promise_secret")).unwrap();
+    let secret: [u8; 32] = secret.try_into().unwrap();
+    let client = world.recipient().id();
+    assert!(is_valid_opening_fee_params(&params, &secret, &client));
+    assert!(!is_valid_opening_fee_params(&params, &[7; 32], &client));
+    assert!(!is_valid_opening_fee_params(&params, &secret, &lsp), "it is one client's");
+    world.stop().await;
+}
+
+/// LDK allows 1024 bytes of recipient id. It stands in the offer's path, hence in the invoice
+/// request, and a payment to a static invoice carries that in its onion.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_recipient_id_makes_an_offer_unpayable() {
+    let mut sizes = Vec::new();
+    for (id, payable) in [(vec![1; 32], true), (vec![1; 1024], false)] {
+        let mut story = Story::new(PayerMode::AlwaysOnline, TrustModel::ClientTrustsLsp);
+        story.lsp.server.recipient_id_bytes = 1024;
+        let mut world = World::new(Chain::embedded(), story).await.unwrap();
+        world.start_recipient().await.unwrap();
+        let (lsp, policy) = (world.lsp().id(), world.buying_policy());
+        world.recipient().buy_lease(lsp, policy).await.unwrap();
+        let paths = world.lsp().paths_for(&id).await.unwrap();
+        world.recipient().use_paths(paths).unwrap();
+        let offer = world.recipient().wait_for_offer(PATIENCE).await.unwrap();
+        sizes.push(offer.as_ref().len());
+        world.stop_recipient().await;
+        let paid = world.pay_while_recipient_is_offline(&offer, 100_000_000).await;
+        assert_eq!(paid.is_ok(), payable, "{paid:?}");
+        if let Err(error) = paid {
+            println!("{error:#}");
+        }
+        world.stop().await;
+    }
+    println!("offers of {sizes:?} bytes");
+    assert!(sizes[1] >= sizes[0] + 1024 - 32);
 }
