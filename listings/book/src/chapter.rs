@@ -1,0 +1,316 @@
+//! Expands one chapter: directives, links of our own schemes, fences.
+
+use std::fmt::Write;
+
+use mdbook_preprocessor::book::Chapter;
+use pulldown_cmark::{BrokenLink, CowStr, Event, Options, Parser};
+
+use crate::fences::{Part, parts};
+use crate::listing;
+use crate::{Desk, Shown, claims, diagram, events, facts, flags};
+
+/// The languages a fence may have.
+const LANGUAGES: [&str; 7] = ["rust", "toml", "json", "console", "text", "sequence", "yaml"];
+
+impl Desk {
+    pub(crate) fn chapter(&mut self, chapter: &mut Chapter) {
+        let Some(path) = &chapter.path else { return };
+        let page = path.to_string_lossy().into_owned();
+        let file = format!("src/{page}");
+        self.markdown(&file, &chapter.content);
+        let mut out = String::with_capacity(chapter.content.len() * 2);
+        let mut role = None;
+        for part in parts(&file, &chapter.content, &mut self.problems) {
+            match part {
+                Part::Prose { line, text } => {
+                    let text = self.inline(&page, line, text);
+                    out.push_str(&text);
+                    out.push('\n');
+                }
+                Part::Fence { line, language, text } => {
+                    self.fence(&file, line, language, &text, &mut out);
+                }
+                Part::Directive { line, name, argument } => {
+                    match (name, role) {
+                        ("role", None) => role = Some(line),
+                        ("role", Some(_)) => self.problems.add(&file, line, "role within a role"),
+                        ("endrole", None) => self.problems.add(&file, line, "no role to end"),
+                        ("endrole", Some(_)) => role = None,
+                        _ => {}
+                    }
+                    match self.directive(&page, name, argument, line) {
+                        Ok(text) => {
+                            // Apart from what stands above and below, as HTML blocks must be.
+                            out.push('\n');
+                            out.push_str(&text);
+                            out.push('\n');
+                        }
+                        Err(what) => self.problems.add(&file, line, what),
+                    }
+                }
+            }
+        }
+        if let Some(line) = role {
+            self.problems.add(&file, line, "this role block is never ended");
+        }
+        chapter.content = out;
+    }
+
+    /// What mdBook would publish without a word: undefined references, raw HTML.
+    fn markdown(&mut self, file: &str, text: &str) {
+        let line_at = |offset: usize| text[..offset].matches('\n').count() + 1;
+        let mut broken = Vec::new();
+        let options = Options::ENABLE_TABLES
+            | Options::ENABLE_FOOTNOTES
+            | Options::ENABLE_STRIKETHROUGH
+            | Options::ENABLE_TASKLISTS
+            | Options::ENABLE_HEADING_ATTRIBUTES
+            | Options::ENABLE_DEFINITION_LIST
+            | Options::ENABLE_GFM;
+        let note = |link: BrokenLink<'_>| -> Option<(CowStr<'_>, CowStr<'_>)> {
+            broken.push((line_at(link.span.start), link.reference.to_string()));
+            None
+        };
+        let mut raw = Vec::new();
+        for (event, range) in
+            Parser::new_with_broken_link_callback(text, options, Some(note)).into_offset_iter()
+        {
+            if matches!(event, Event::Html(_) | Event::InlineHtml(_)) {
+                raw.push(line_at(range.start));
+            }
+        }
+        for (line, reference) in broken {
+            let what = format!("`[{reference}]` refers to nothing (escape a literal bracket)");
+            self.problems.add(file, line, what);
+        }
+        for line in raw {
+            self.problems.add(file, line, "raw HTML: use a directive, or escape the `<`");
+        }
+    }
+
+    fn fence(&mut self, file: &str, line: usize, language: &str, text: &str, out: &mut String) {
+        if !LANGUAGES.contains(&language) {
+            let what = match language {
+                "" => "a fence without a language".to_owned(),
+                other => format!("a fence is one of {LANGUAGES:?} and nothing more, not `{other}`"),
+            };
+            self.problems.add(file, line, what);
+            return;
+        }
+        if text.trim().is_empty() {
+            self.problems.add(file, line, "an empty fence");
+        }
+        let html = match language {
+            "sequence" => match diagram::render(text) {
+                Ok(html) => html,
+                Err((below, what)) => {
+                    self.problems.add(file, line + below, what);
+                    return;
+                }
+            },
+            language => listing::fence(language, text),
+        };
+        out.push('\n');
+        out.push_str(&html);
+        out.push('\n');
+    }
+
+    fn directive(
+        &mut self,
+        page: &str,
+        name: &str,
+        argument: &str,
+        line: usize,
+    ) -> Result<String, String> {
+        match name {
+            "slice" => self.slice(page, argument),
+            "output" => self.output(argument),
+            "flags" => {
+                let table = flags::table(&self.root, argument)?;
+                Ok(self.lines(page, line, &table))
+            }
+            "events" => {
+                let table = events::table(&self.sources, argument)?;
+                Ok(self.lines(page, line, &table))
+            }
+            "role" => role(argument),
+            "endrole" => Ok("</div>\n".to_owned()),
+            "claims" => {
+                let text = claims::page(&self.ledger, &self.made, &self.titles, &self.versions);
+                Ok(self.lines(page, line, &text))
+            }
+            "naive" => {
+                let text = claims::naive_table(&self.ledger);
+                Ok(self.lines(page, line, &text))
+            }
+            other => Err(format!("no directive `{other}`")),
+        }
+    }
+
+    fn slice(&mut self, page: &str, argument: &str) -> Result<String, String> {
+        let (spec, with_docs) = match argument.strip_suffix(" docs") {
+            Some(spec) => (spec, true),
+            None => (argument, false),
+        };
+        let place = self.sources.find(spec, with_docs)?;
+        if place.what.is_empty() {
+            return Err("a slice is an item or an anchor; a whole file has its own page".into());
+        }
+        let text = self.sources.text(&place)?;
+        self.shown.push(Shown {
+            chapter: page.to_owned(),
+            file: place.file.clone(),
+            what: place.what.clone(),
+            lines: place.lines,
+        });
+        Ok(listing::slice(&place, &text))
+    }
+
+    fn output(&self, name: &str) -> Result<String, String> {
+        let path = format!("tests/recorded/{name}.txt");
+        let text = std::fs::read_to_string(self.root.join(&path))
+            .map_err(|e| format!("{path}: {e}: no test has recorded it"))?;
+        let (language, text) = match text.strip_prefix("#lang: ").and_then(|t| t.split_once('\n')) {
+            Some((language, rest)) => (language.trim(), rest),
+            None => ("text", text.as_str()),
+        };
+        if text.trim().is_empty() {
+            return Err(format!("{path} is empty"));
+        }
+        Ok(listing::output(name, language, text.trim_end()))
+    }
+
+    /// Several lines of Markdown that a directive made.
+    fn lines(&mut self, page: &str, line: usize, text: &str) -> String {
+        let mut out = String::new();
+        for text in text.lines() {
+            out.push_str(&self.inline(page, line, text));
+            out.push('\n');
+        }
+        out
+    }
+
+    /// Replaces what stands within a line, outside code.
+    fn inline(&mut self, page: &str, line: usize, text: &str) -> String {
+        let mut out = String::with_capacity(text.len());
+        let mut rest = text;
+        while !rest.is_empty() {
+            let code = rest.find('`').unwrap_or(rest.len());
+            let (prose, tail) = rest.split_at(code);
+            self.prose(page, line, prose, &mut out);
+            let ticks = tail.len() - tail.trim_start_matches('`').len();
+            let mark = &tail[..ticks];
+            let end = match tail[ticks..].find(mark) {
+                Some(at) if ticks > 0 => ticks + at + ticks,
+                _ => ticks,
+            };
+            out.push_str(&tail[..end]);
+            rest = &tail[end..];
+        }
+        out
+    }
+
+    fn prose(&mut self, page: &str, line: usize, text: &str, out: &mut String) {
+        let mut rest = text;
+        loop {
+            let directive = rest.find("{{");
+            let link = ["](api:", "](item:"].iter().filter_map(|mark| rest.find(mark)).min();
+            let (at, close) = match (directive, link) {
+                (Some(directive), link) if link.is_none_or(|link| directive < link) => {
+                    (directive, "}}")
+                }
+                (_, Some(link)) => (link, ")"),
+                _ => break,
+            };
+            out.push_str(&rest[..at]);
+            let Some(end) = rest[at..].find(close).map(|end| at + end) else {
+                let what = format!("`{}` is not closed on its line", &rest[at..]);
+                self.problems.add(format!("src/{page}"), line, what);
+                return;
+            };
+            let replaced = match close {
+                "}}" => self.inline_directive(page, &rest[at + 2..end]),
+                _ => self.link(&rest[at + 2..end]).map(|href| format!("]({href})")),
+            };
+            match replaced {
+                Ok(text) => out.push_str(&text),
+                Err(what) => self.problems.add(format!("src/{page}"), line, what),
+            }
+            rest = &rest[end + close.len()..];
+        }
+        out.push_str(rest);
+    }
+
+    fn inline_directive(&mut self, page: &str, inner: &str) -> Result<String, String> {
+        let (name, argument) = inner.split_once(' ').unwrap_or((inner, ""));
+        match name {
+            "#claim" => {
+                let claim = self.ledger.get(argument)?;
+                let mark = claims::mark(claim, page, &mut self.made);
+                Ok(mark)
+            }
+            "#test" => {
+                let place = self.sources.test(argument)?;
+                Ok(format!(
+                    "<a class=\"test\" href=\"{}\"><code>{}</code></a>",
+                    listing::link_to(&place),
+                    place.what
+                ))
+            }
+            "version" => self
+                .versions
+                .of(argument)
+                .map(str::to_owned)
+                .ok_or_else(|| format!("the workspace pins no `{argument}`")),
+            "checked" => {
+                let day = argument.parse().map_err(|e| format!("`{argument}`: {e}"))?;
+                Ok(format!("checked on {}", facts::written_out(day)))
+            }
+            other => Err(format!("no directive `{{{{{other}}}}}` stands inside a line")),
+        }
+    }
+
+    /// `api:` leads to docs.rs at exactly the version used, `item:` to a page of this book.
+    fn link(&self, target: &str) -> Result<String, String> {
+        if let Some(spec) = target.strip_prefix("item:") {
+            return self.sources.place(spec).map(|place| listing::link_to(&place));
+        }
+        let path = target.strip_prefix("api:").unwrap_or(target);
+        let name = path.split('/').next().unwrap_or_default();
+        let (package, version) = self
+            .versions
+            .of_crate(name)
+            .ok_or_else(|| format!("`{target}`: no crate `{name}` is among the dependencies"))?;
+        if !path.split('#').next().unwrap_or_default().ends_with(".html") {
+            return Err(format!("`{target}` is no page of rustdoc (….html)"));
+        }
+        Ok(format!("https://docs.rs/{package}/{version}/{path}"))
+    }
+}
+
+/// Opens a block that the role lens shows.
+fn role(argument: &str) -> Result<String, String> {
+    let mut names = Vec::new();
+    for role in argument.split_whitespace() {
+        names.push(match role {
+            "recipient" => "the recipient",
+            "lsp" => "the recipient’s LSP",
+            "payer" => "the payer",
+            "payer_lsp" => "the payer’s LSP",
+            other => return Err(format!("no role `{other}`")),
+        });
+    }
+    let mut who = String::new();
+    for (at, name) in names.iter().enumerate() {
+        let between = match at {
+            0 => "",
+            at if at + 1 == names.len() => " and ",
+            _ => ", ",
+        };
+        let _ = write!(who, "{between}{name}");
+    }
+    if who.is_empty() {
+        return Err("a role block names its roles".into());
+    }
+    Ok(format!("<div class=\"role\" data-roles=\"{argument}\"><p class=\"for\">For {who}</p>\n"))
+}
