@@ -32,7 +32,8 @@ fn every_rust_fence_is_run_as_it_is_shown() {
 /// Each way in which a program could be passed over is noticed.
 #[test]
 fn a_fence_that_would_not_be_run_is_a_problem() {
-    let good = "# Page\n\n```rust\nfn main() {}\n```\n\n- item\n\n  ```rust\n  fn main() {}\n  ```\n";
+    let good =
+        "# Page\n\n```rust\nfn main() {}\n```\n\n- item\n\n  ```rust\n  fn main() {}\n  ```\n";
     let found = check(good);
     assert_eq!((found.parsed, found.scanned, found.problems), (2, 2, vec![]));
 
@@ -65,7 +66,8 @@ struct Found {
 fn check(text: &str) -> Found {
     let mut found = Found::default();
     for (number, line) in text.lines().enumerate() {
-        let open = line.trim_start_matches(|c: char| c.is_whitespace() || "->*+.0123456789".contains(c));
+        let open =
+            line.trim_start_matches(|c: char| c.is_whitespace() || "->*+.0123456789".contains(c));
         let info = open.trim_start_matches(['`', '~']);
         if open.len() < info.len() + 3 || !names_rust(info) {
             continue;
@@ -104,9 +106,8 @@ fn check(text: &str) -> Found {
 }
 
 fn names_rust(info: &str) -> bool {
-    info.split(|c: char| !c.is_alphanumeric()).any(|word| {
-        word.eq_ignore_ascii_case("rust") || word.eq_ignore_ascii_case("rs")
-    })
+    info.split(|c: char| !c.is_alphanumeric())
+        .any(|word| word.eq_ignore_ascii_case("rust") || word.eq_ignore_ascii_case("rs"))
 }
 
 fn incomplete(program: &str) -> Option<&'static str> {
