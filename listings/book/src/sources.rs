@@ -366,9 +366,8 @@ impl File {
             if line.starts_with("on_every_chain!") || line.trim().starts_with("proptest!") {
                 inside = true;
             }
-            let named = inside
-                && line.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == name);
-            named
+            inside
+                && line.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == name)
         })
     }
 
@@ -399,7 +398,8 @@ fn anchors(text: &str) -> Result<BTreeMap<String, (usize, usize)>, String> {
         let number = at + 1;
         match anchor(line) {
             Some((name, true)) => {
-                if closed.contains_key(name) || open.insert(name, number).is_some() {
+                let twice = closed.contains_key(name) || open.insert(name, number).is_some();
+                if twice {
                     return Err(format!("line {number}: anchor `{name}` opens twice"));
                 }
             }
