@@ -254,6 +254,12 @@ impl World {
         if self.payer.is_none() {
             self.start_payer().await?;
         }
+        self.settled(from).await
+    }
+
+    /// Waits until the one payment made since position `from` has gone all the way, and returns its
+    /// books.
+    pub async fn settled(&self, from: u64) -> Result<Books> {
         self.see_htlc(from, "payer", HtlcState::Paid).await?;
         self.see_htlc(from, "lsp", HtlcState::Forwarded).await?;
         self.see_htlc(from, "payer-lsp", HtlcState::Forwarded).await?;

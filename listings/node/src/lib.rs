@@ -23,4 +23,4 @@ pub mod recipient;
 pub use assemble::wallet_script;
 pub use channels::{Balances, ChannelBalance};
 pub use node::{Node, NodeConfig};
-pub use types::{ChannelManager, Clock};
+pub use types::{ChannelManager, Clock, LiquidityManager};

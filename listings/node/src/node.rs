@@ -412,6 +412,11 @@ impl Node {
         &self.channel_manager
     }
 
+    /// The liquidity manager, for what this crate does not wrap.
+    pub fn liquidity(&self) -> &LiquidityManager {
+        &self.liquidity
+    }
+
     /// A new id for a channel, by which this node recognises it in events.
     pub(crate) fn random_channel_id(&self) -> u128 {
         let bytes = self.keys.get_secure_random_bytes();

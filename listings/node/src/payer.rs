@@ -1,9 +1,11 @@
 //! The payer: pays an offer whose recipient is offline, and may go offline itself.
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
+use lightning::bolt11_invoice::Bolt11Invoice;
 use lightning::events::{Event, ReplayEvent};
-use lightning::ln::channelmanager::PaymentId;
+use lightning::ln::channelmanager::{OptionalBolt11PaymentParams, PaymentId};
 use lightning::offers::offer::Offer;
+use lightning::sign::EntropySource;
 use lightning::util::config::UserConfig;
 use lightning_liquidity::events::LiquidityEvent;
 use lsps2_async::payer::{PayerMode, PaymentStage, explain_failure, pay_offer, stage};
@@ -49,6 +51,23 @@ impl Payer {
         let id = pay_offer(&*node.channel_manager, &*node.keys, offer, Some(amount_msat))?;
         node.peer_manager.process_events();
         node.note_htlc(HtlcState::Requested, None, amount_msat, 0, None);
+        Ok(id)
+    }
+
+    /// Plain LSPS2: pays a BOLT 11 invoice. `amount_msat` is for an invoice that names no amount.
+    pub fn pay_invoice(
+        &self,
+        invoice: &Bolt11Invoice,
+        amount_msat: Option<u64>,
+    ) -> Result<PaymentId> {
+        let node = &self.node;
+        let id = PaymentId(node.keys.get_secure_random_bytes());
+        node.channel_manager
+            .pay_for_bolt11_invoice(invoice, id, amount_msat, OptionalBolt11PaymentParams::default())
+            .map_err(|error| anyhow!("LDK does not pay this invoice: {error:?}"))?;
+        node.peer_manager.process_events();
+        let msat = invoice.amount_milli_satoshis().or(amount_msat).unwrap_or(0);
+        node.note_htlc(HtlcState::Requested, Some(invoice.payment_hash()), msat, 0, None);
         Ok(id)
     }
 

@@ -1,18 +1,24 @@
 //! The recipient: a wallet that is usually offline, has no channel, and is paid anyway.
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use bitcoin::secp256k1::PublicKey;
 use lightning::blinded_path::message::BlindedMessagePath;
+use lightning::bolt11_invoice::{
+    Bolt11Invoice, CreationError, Currency, InvoiceBuilder, RawBolt11Invoice,
+};
 use lightning::events::{Event, PaymentPurpose, ReplayEvent};
 use lightning::ln::channel_state::ChannelDetails;
 use lightning::ln::channelmanager::TrustedChannelFeatures;
+use lightning::ln::outbound_payment::RecipientOnionFields;
 use lightning::ln::types::ChannelId;
 use lightning::offers::offer::Offer;
-use lightning::types::payment::{PaymentHash, PaymentPreimage};
+use lightning::sign::{NodeSigner, Recipient as Signer};
+use lightning::types::payment::{PaymentHash, PaymentPreimage, PaymentSecret};
 use lightning::util::config::{ChannelConfigOverrides, ChannelConfigUpdate, UserConfig};
 use lightning::util::persist::KVStoreSync;
 use lightning_liquidity::events::LiquidityEvent;
 use lightning_liquidity::lsps2::event::LSPS2ClientEvent;
+use lsps2_async::bolt11::{InvoiceTerms, lease_metadata};
 use lsps2_async::claim::{
     Arrival, ChannelUse, ClaimPolicy, Refusal, Verdict, is_jit, jit_user_channel_id, judge,
 };
@@ -109,6 +115,31 @@ impl Recipient {
         Ok(lease)
     }
 
+    /// Plain LSPS2: a BOLT 11 invoice over a lease, for a payer that pays while this node is online.
+    pub fn jit_invoice(&self, lease: &Lease, valid_for: Duration) -> Result<Bolt11Invoice> {
+        let now = self.node.now();
+        let terms = InvoiceTerms::for_lease(lease, now)?;
+        let expiry = valid_for.min(terms.longest_expiry);
+        let (hash, secret, metadata) = self
+            .node
+            .channel_manager
+            .create_inbound_payment(
+                // Compared with what the payer sends, before the fee.
+                terms.amount_msat,
+                u32::try_from(expiry.as_secs())?,
+                // Not the invoice's delta: LDK would demand it although blocks have been mined.
+                None,
+                Some(terms.payment_metadata.clone()),
+            )
+            .map_err(|()| anyhow!("LDK takes no payment of this amount"))?;
+        let metadata = metadata.context("LDK hands back what it encrypted")?;
+        let invoice = unsigned(&terms, hash, secret, metadata, now, expiry);
+        let invoice = invoice.map_err(|e| anyhow!("this makes no invoice: {e:?}"))?;
+        let signature = self.node.keys.sign_invoice(&invoice, Signer::Node);
+        let signed = invoice.sign(|_| signature).map_err(|()| anyhow!("the signer refuses"))?;
+        Bolt11Invoice::from_signed(signed).map_err(|e| anyhow!("this is no invoice: {e:?}"))
+    }
+
     /// Takes the paths the static invoice server handed out, and asks it for offer paths.
     pub fn use_paths(&self, paths: Vec<BlindedMessagePath>) -> Result<()> {
         ensure!(!paths.is_empty(), "no paths: ask the LSP for them with `paths`");
@@ -145,6 +176,31 @@ impl Recipient {
     /// All leases ever bought.
     pub fn leases(&self) -> Vec<LeaseRecord> {
         self.node.leases.list()
+    }
+}
+
+/// What bLIP-52 asks of the invoice, and nothing that it forbids.
+fn unsigned(
+    terms: &InvoiceTerms,
+    hash: PaymentHash,
+    secret: PaymentSecret,
+    metadata: Vec<u8>,
+    now: Duration,
+    expiry: Duration,
+) -> Result<RawBolt11Invoice, CreationError> {
+    let invoice = InvoiceBuilder::new(Currency::Regtest)
+        .description("paid over a channel that does not exist yet".to_owned())
+        .payment_hash(hash)
+        .payment_secret(secret)
+        .payment_metadata(metadata)
+        .duration_since_epoch(now)
+        .expiry_time(expiry)
+        .min_final_cltv_expiry_delta(terms.min_final_cltv_expiry_delta.into())
+        .private_route(terms.route_hint.clone());
+    match terms.amount_msat {
+        Some(amount_msat) => invoice.amount_milli_satoshis(amount_msat).basic_mpp().build_raw(),
+        // The first HTLC sets the fee and the size of the channel: no amount, and no parts.
+        None => invoice.build_raw(),
     }
 }
 
@@ -291,16 +347,17 @@ impl RecipientRole {
     /// The guard. Nothing is claimed that skims more than was agreed, or skims twice.
     async fn on_claimable(&self, payment: Claimable) -> Result<(), ReplayEvent> {
         let peers = self.peers_of(&payment.channels);
+        let bolt11 = lease_metadata(&payment.purpose, payment.onion_fields.as_ref());
         let arrival = Arrival {
             payment_hash: payment.payment_hash,
             amount_msat: payment.amount_msat,
             skimmed_fee_msat: payment.skimmed_fee_msat,
-            metadata: Arrival::metadata_of(&payment.purpose),
+            metadata: Arrival::metadata_of(&payment.purpose).or(bolt11.as_ref()),
             channel_peers: &peers,
             channel_id: payment.channels.first().map_or(ChannelId([0; 32]), |(id, _)| *id),
             channel_use: self.use_of(&payment.channels),
         };
-        if payment.has_unknown_even_tlv {
+        if payment.has_unknown_even_tlv() {
             // LDK would fail the HTLC in `claim_funds`, after the lease is spent.
             self.fail_back(&payment, "the payer demands something this wallet lacks".to_owned());
             return Ok(());
@@ -404,12 +461,18 @@ struct Claimable {
     skimmed_fee_msat: u64,
     purpose: PaymentPurpose,
     channels: Vec<(ChannelId, Option<u128>)>,
-    has_unknown_even_tlv: bool,
+    onion_fields: Option<RecipientOnionFields>,
 }
 
 impl Claimable {
     fn preimage(&self) -> Option<PaymentPreimage> {
         self.purpose.preimage()
+    }
+
+    fn has_unknown_even_tlv(&self) -> bool {
+        self.onion_fields.as_ref().is_some_and(|fields| {
+            fields.custom_tlvs().iter().any(|(tlv_type, _)| tlv_type % 2 == 0)
+        })
     }
 }
 
@@ -469,16 +532,13 @@ impl Role for RecipientRole {
                     skimmed_fee_msat,
                     None,
                 );
-                let has_unknown_even_tlv = onion_fields.is_some_and(|fields| {
-                    fields.custom_tlvs().iter().any(|(tlv_type, _)| tlv_type % 2 == 0)
-                });
                 self.on_claimable(Claimable {
                     payment_hash,
                     amount_msat,
                     skimmed_fee_msat,
                     purpose,
                     channels: receiving_channel_ids,
-                    has_unknown_even_tlv,
+                    onion_fields,
                 })
                 .await
             }
