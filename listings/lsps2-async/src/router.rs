@@ -281,6 +281,7 @@ where
         amount_msat: Option<u64>,
         secp: &Secp256k1<S>,
     ) -> Result<Vec<BlindedPaymentPath>, ()> {
+        // ANCHOR: which-contexts
         let for_an_offer = matches!(
             tlvs.payment_context,
             PaymentContext::AsyncBolt12Offer(_) | PaymentContext::Bolt12Offer(_)
@@ -290,6 +291,7 @@ where
         } else {
             PathChoice::Ordinary
         };
+        // ANCHOR_END: which-contexts
         match choice {
             PathChoice::Refuse => Err(()),
             PathChoice::Ordinary => self.inner.create_blinded_payment_paths(
