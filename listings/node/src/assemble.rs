@@ -276,6 +276,7 @@ impl Ground {
         let (signer, dns, custom) = (keys.clone(), none(), none());
         Arc::new(match mailbox {
             // Next hops are named by node id here, never by an SCID that is unknown to us: `false`.
+            // ANCHOR: node-mailbox-messenger
             true => OnionMessenger::new_with_offline_peer_interception(
                 keys,
                 signer,
@@ -288,6 +289,7 @@ impl Ground {
                 custom,
                 false,
             ),
+            // ANCHOR_END: node-mailbox-messenger
             false => OnionMessenger::new(
                 keys,
                 signer,
@@ -308,17 +310,22 @@ impl Ground {
         manager: &Arc<ChannelManager>,
         promise_secret: Option<[u8; 32]>,
     ) -> Result<Arc<LiquidityManager>> {
+        // ANCHOR: node-service-config
         let service = promise_secret.map(|promise_secret| LiquidityServiceConfig {
             lsps1_service_config: None,
             lsps2_service_config: Some(LSPS2ServiceConfig { promise_secret }),
             lsps5_service_config: None,
             advertise_service: true,
         });
+        // ANCHOR_END: node-service-config
+        // ANCHOR: node-client-config
         let client = service.is_none().then(|| LiquidityClientConfig {
             lsps1_client_config: None,
             lsps2_client_config: Some(LSPS2ClientConfig::default()),
             lsps5_client_config: None,
         });
+        // ANCHOR_END: node-client-config
+        // ANCHOR: node-liquidity-manager
         let liquidity = LiquidityManager::new_with_custom_time_provider(
             self.keys.clone(),
             self.keys.clone(),
@@ -330,6 +337,7 @@ impl Ground {
             self.clock.clone(),
         );
         Ok(Arc::new(liquidity.await.context("reading the liquidity manager")?))
+        // ANCHOR_END: node-liquidity-manager
     }
 
     pub(crate) fn gossip(&self, graph: &Arc<Graph>) -> Arc<GossipSync> {
@@ -345,6 +353,7 @@ impl Ground {
         onion_messenger: &Arc<OnionMessenger>,
         liquidity: &Arc<LiquidityManager>,
     ) -> (Arc<PeerManager>, Observations) {
+        // ANCHOR: node-peer-handlers
         let watch = MenuWatch::new(Tap::new(liquidity.clone(), self.pen.clone()));
         let observations = watch.observations();
         let handlers = MessageHandler {
@@ -354,6 +363,7 @@ impl Ground {
             custom_message_handler: watch,
             send_only_message_handler: IgnoringMessageHandler {},
         };
+        // ANCHOR_END: node-peer-handlers
         let now = self.clock.duration_since_epoch().as_secs() as u32;
         let random = self.keys.get_secure_random_bytes();
         let (log, keys) = (self.log.clone(), self.keys.clone());

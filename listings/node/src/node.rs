@@ -125,6 +125,7 @@ impl Node {
     pub(crate) async fn build(config: NodeConfig, setup: Setup) -> Result<Arc<Self>> {
         let Setup { user_config, mailbox, promise_secret, paths } = setup;
         let (ground, lock, to_broadcast) = Ground::open(&config)?;
+        // ANCHOR: node-build-order
         let (graph, leases) = (ground.graph()?, ground.leases().await?);
         let scorer = ground.scorer(&graph)?;
         let router = ground.router(&graph, &scorer, &leases, paths);
@@ -140,6 +141,7 @@ impl Node {
             ground.new_manager(&chain_monitor, &router, &relay, &user_config, &best)
         });
         let channel_manager = Arc::new(manager);
+        // ANCHOR_END: node-build-order
         let (sweeper_at, sweeper) = ground.sweeper(&best)?;
         let followers: Vec<(_, &(dyn Listen + Send + Sync))> = vec![
             (manager_at, &*channel_manager),
@@ -148,11 +150,13 @@ impl Node {
         ];
         let sync = ground.synchronize(followers, monitors, &chain_monitor).await?;
 
+        // ANCHOR: node-build-handlers
         let onion_messenger = ground.onion_messenger(&channel_manager, &relay, mailbox);
         let liquidity = ground.liquidity(&channel_manager, promise_secret).await?;
         let gossip = ground.gossip(&graph);
         let (peer_manager, observations) =
             ground.peer_manager(&channel_manager, &gossip, &onion_messenger, &liquidity);
+        // ANCHOR_END: node-build-handlers
         let listener = listen(config.listen).await?;
         ground.pen.write(What::Started { restored });
         Ok(Arc::new(Self {
@@ -238,6 +242,7 @@ impl Node {
             })
         };
         let clock = self.clock.clone();
+        // ANCHOR: node-background-loop
         background::process_events_async(
             self.store.clone(),
             |event| role.on_event(event),
@@ -255,6 +260,7 @@ impl Node {
             || Some(clock.duration_since_epoch()),
         )
         .await
+        // ANCHOR_END: node-background-loop
         .expect("the disk takes the node's state");
     }
 

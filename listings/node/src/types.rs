@@ -37,6 +37,7 @@ pub(crate) type Store = Arc<FilesystemStore>;
 pub(crate) type Leases = LeaseStore<Store>;
 pub(crate) type Graph = gossip::NetworkGraph<Arc<Log>>;
 pub(crate) type Scorer = RwLock<ProbabilisticScorer<Arc<Graph>, Arc<Log>>>;
+// ANCHOR: node-router-types
 pub(crate) type PlainRouter = DefaultRouter<
     Arc<Graph>,
     Arc<Log>,
@@ -46,6 +47,7 @@ pub(crate) type PlainRouter = DefaultRouter<
     ProbabilisticScorer<Arc<Graph>, Arc<Log>>,
 >;
 pub(crate) type Router = JitRouter<PlainRouter, Arc<Leases>, Arc<KeysManager>, Arc<Clock>>;
+// ANCHOR_END: node-router-types
 pub(crate) type ChainMonitor = chainmonitor::ChainMonitor<
     InMemorySigner,
     Arc<dyn Filter + Send + Sync>,
@@ -56,6 +58,7 @@ pub(crate) type ChainMonitor = chainmonitor::ChainMonitor<
     Arc<KeysManager>,
 >;
 /// The channel manager of these nodes.
+// ANCHOR: node-manager-type
 pub type ChannelManager = channelmanager::ChannelManager<
     Arc<ChainMonitor>,
     Arc<Broadcaster>,
@@ -67,6 +70,7 @@ pub type ChannelManager = channelmanager::ChannelManager<
     Arc<Relay>,
     Arc<Log>,
 >;
+// ANCHOR_END: node-manager-type
 pub(crate) type OnionMessenger = messenger::OnionMessenger<
     Arc<KeysManager>,
     Arc<KeysManager>,
@@ -90,6 +94,7 @@ pub type LiquidityManager = lightning_liquidity::LiquidityManager<
 pub(crate) type Lsps2Service = LSPS2ServiceHandler<Arc<ChannelManager>, Store, Arc<Broadcaster>>;
 pub(crate) type GossipSync =
     gossip::P2PGossipSync<Arc<Graph>, Arc<dyn UtxoLookup + Send + Sync>, Arc<Log>>;
+// ANCHOR: node-peer-manager-type
 pub(crate) type PeerManager = peer_handler::PeerManager<
     SocketDescriptor,
     Tap<Arc<ChannelManager>>,
@@ -100,6 +105,7 @@ pub(crate) type PeerManager = peer_handler::PeerManager<
     Arc<KeysManager>,
     IgnoringMessageHandler,
 >;
+// ANCHOR_END: node-peer-manager-type
 pub(crate) type Sweeper = sweep::OutputSweeper<
     Arc<Broadcaster>,
     Arc<Wallet>,
