@@ -1,5 +1,6 @@
 //! Numbers and small facts of this LDK version that pages state: each held by the code itself.
 
+use crate::money::probe;
 use bitcoin::hashes::hmac::{Hmac, HmacEngine};
 use bitcoin::hashes::{Hash, HashEngine, sha256};
 use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey};
@@ -44,6 +45,7 @@ use lsps2_async::lease::TrustModel;
 use lsps2_async::lsp::mailbox::MailboxLimits;
 use lsps2_async::lsp::static_invoices::{MAX_STATIC_INVOICE_BYTES, ServerLimits};
 use lsps2_async::payer::PayerMode;
+use node::transcript::{HtlcState, What};
 use regtest::Chain;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -360,5 +362,92 @@ async fn an_lsp_says_in_init_that_it_sells_and_the_payers_lsp_that_it_holds() {
         world.payer().channel_manager().list_channels_with_counterparty(&world.payer_lsp.id());
     let payer_lsp = &at_payer.first().expect("a channel").counterparty.features;
     assert!(has_bit(payer_lsp, 153) && !has_bit(payer_lsp, 152));
+    world.stop().await;
+}
+
+// How long a payment can be held.
+
+/// LDK's default on the payer's LSP, and what the recipient's LSP asks for in these worlds.
+const FORWARDING_DELTAS: u32 = 72 + 72;
+/// An HTLC must reach the recipient with more than this many blocks left.
+const NEEDED_AT_RECIPIENT: u32 = HTLC_FAIL_BACK_BUFFER + 1;
+const EXTRA: u16 = 144;
+
+/// A payment that waits at the payer's LSP: the height, and at which its HTLC would expire at the
+/// recipient.
+async fn held_payment(extra_final_cltv_delta: u16) -> (World, u64, u32, u32) {
+    let mut story = Story::new(PayerMode::OftenOffline, TrustModel::ClientTrustsLsp);
+    story.recipient.paths.extra_final_cltv_delta = extra_final_cltv_delta;
+    let mut world = World::new(Chain::embedded(), story).await.unwrap();
+    let (_, offer) = world.prepare_recipient().await.unwrap();
+    world.stop_recipient().await;
+    let (from, height) = (world.transcript.position(), world.chain.height().await.unwrap());
+    world.pay_while_recipient_is_offline(&offer, 100_000_000).await.unwrap();
+    let channels = world.payer().channel_manager().list_channels();
+    let [htlc] = &channels[0].pending_outbound_htlcs[..] else { panic!("{channels:?}") };
+    let at_recipient = htlc.cltv_expiry - FORWARDING_DELTAS;
+    (world, from, height, at_recipient)
+}
+
+async fn mine_to(world: &World, height: u32) {
+    let now = world.chain.height().await.unwrap();
+    world.mine(height - now).await.unwrap();
+}
+
+/// The shadow offset is random: what is certain is what the path adds, and four blocks.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_payment_can_be_held_for_as_long_as_the_recipient_keeps_41_blocks() {
+    let (mut world, from, height, at_recipient) = held_payment(EXTRA).await;
+    let last = at_recipient - NEEDED_AT_RECIPIENT - 1;
+    assert!(last - height >= u32::from(EXTRA) + 4, "{height} {at_recipient}");
+    assert!(last - height <= u32::from(EXTRA) + 4 + 3 * 144, "{height} {at_recipient}");
+    mine_to(&world, last).await;
+    let books = world.wake_recipient_and_settle(from).await.unwrap();
+    assert_eq!(books.recipient_received_msat, 98_000_000);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_block_later_the_payment_is_back_with_the_payer() {
+    let (mut world, from, _, at_recipient) = held_payment(0).await;
+    mine_to(&world, at_recipient - NEEDED_AT_RECIPIENT).await;
+    world.start_recipient().await.unwrap();
+    world.see_htlc(from, "payer", HtlcState::Failed).await.unwrap();
+    // The LSP does not look at what is left of an HTLC's time: it opened a channel for nothing.
+    assert_eq!(world.recipient().balances().channels.len(), 1);
+    world.stop().await;
+}
+
+/// Nobody comes: the payer's LSP gives the HTLC back 39 blocks before it would have had to forward
+/// it, without any event for its application.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_held_htlc_is_failed_39_blocks_before_its_outgoing_expiry() {
+    let (world, from, _, at_recipient) = held_payment(0).await;
+    let outgoing = at_recipient + 72;
+    mine_to(&world, outgoing - HTLC_FAIL_BACK_BUFFER - 1).await;
+    assert_eq!(world.payer_lsp.locked_htlcs_from(&world.payer().id()), 1, "it is still held");
+    mine_to(&world, outgoing - HTLC_FAIL_BACK_BUFFER).await;
+    world.see_htlc(from, "payer", HtlcState::Failed).await.unwrap();
+    world.stop().await;
+}
+
+/// Who fetched an invoice can send an HTLC with a hash of its own to the intercept SCID, without any
+/// hold or release. While the wallet is away that costs the LSP nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_probe_with_a_random_hash_opens_nothing_while_the_client_is_away() {
+    let story = Story::new(PayerMode::AlwaysOnline, TrustModel::LspTrustsClient);
+    let mut world = World::new(Chain::embedded(), story).await.unwrap();
+    let (_, offer) = world.prepare_recipient().await.unwrap();
+    let invoice = world.lsp().static_invoice(b"alice", 0).await.unwrap();
+    world.stop_recipient().await;
+    let from = world.transcript.position();
+    probe(&world, invoice.payment_paths(), 100_000_000).await;
+    let refused = world.see_htlc(from, "lsp", HtlcState::Failed).await.unwrap();
+    let What::Htlc { reason, .. } = refused.what else { unreachable!() };
+    assert_eq!(reason.unwrap(), "the client is not connected");
+    world.see_htlc(from, "payer", HtlcState::Failed).await.unwrap();
+    assert!(world.chain.mempool().await.unwrap().is_empty(), "no channel was funded");
+    let books = world.pay_offline_recipient(&offer, 100_000_000).await.unwrap();
+    assert_eq!(books.opening_fee_msat, 2_000_000, "and the lease is as it was");
     world.stop().await;
 }

@@ -120,7 +120,7 @@ async fn dust_from_a_payer_that_ignores_the_invoice_does_not_retire_the_lease() 
 }
 
 /// Sends an HTLC with a random hash down the invoice's paths, whatever minimum they state.
-async fn probe(world: &World, paths: &[BlindedPaymentPath], amount_msat: u64) {
+pub async fn probe(world: &World, paths: &[BlindedPaymentPath], amount_msat: u64) {
     let mut paths = paths.to_vec();
     for path in &mut paths {
         path.payinfo.htlc_minimum_msat = 0;
