@@ -303,6 +303,7 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
             let why = Refusal::ChannelTooLarge(quote.amt_to_forward_msat);
             return Ok(self.refuse(&parts, why));
         }
+        // ANCHOR: write-then-hand-over
         record.state = JitState::Opening(opening(&parts, htlc.payment_hash, quote, now));
         self.table.put(record.clone()).await?;
         if self.hand_over(lsps2, &parts).await.is_err() {
@@ -310,6 +311,7 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
             return Ok(Intercepted::Refused(Refusal::NotTaken));
         }
         Ok(Intercepted::OpeningChannel(quote))
+        // ANCHOR_END: write-then-hand-over
     }
 
     /// LSPS2 knows an HTLC by its id, so handing it over twice is harmless.

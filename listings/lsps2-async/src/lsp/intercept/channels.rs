@@ -270,6 +270,7 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
             // Its HTLCs were failed while the client took its time: nobody will pay the fee.
             return Err(FundingError::Refused("no payment waits for the channel".to_owned()));
         }
+        // ANCHOR: withhold-or-broadcast
         let withheld = record.trust_model == TrustModel::ClientTrustsLsp;
         if withheld {
             let (stored, broadcast_safe) = (transaction.clone(), false);
@@ -283,6 +284,7 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
             .fund(temporary_channel_id, counterparty, transaction, withheld)
             .map_err(|e| FundingError::Refused(format!("{e:?}")))?;
         Ok(Funded::by(withheld))
+        // ANCHOR_END: withhold-or-broadcast
     }
 
     /// Handles `Event::FundingTxBroadcastSafe`.
