@@ -1,9 +1,9 @@
-//! `cargo run`: plays the flow, or one party of it.
+//! `cargo run`: serves the book. Its subcommands build and check it, and play the flow or one party.
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use guide::demo::{self, Refused, Summary};
-use guide::{serve, terminal};
+use guide::{book, serve, terminal};
 use lsps2_async::lease::TrustModel;
 use lsps2_async::payer::PayerMode;
 use regtest::{Chain, RpcAuth};
@@ -13,20 +13,52 @@ use std::process::ExitCode;
 
 /// Async payments over LSPS2 JIT channels: a wallet that is offline and has no channel gets paid.
 #[derive(Parser)]
-#[command(name = "guide", version)]
+#[command(name = "guide", version, args_conflicts_with_subcommands = true)]
 struct Command {
+    #[command(flatten)]
+    book: BookArgs,
     #[command(subcommand)]
     what: Option<What>,
 }
 
 #[derive(Subcommand)]
 enum What {
+    /// Serve the book on loopback and follow its sources (what happens without a subcommand).
+    Book(BookArgs),
+    /// Build the book once.
+    Build(BuildArgs),
+    /// Build the book and follow every link in it.
+    Check(CheckArgs),
     /// Play the whole story with four nodes and show where every msat went.
     Demo(DemoArgs),
     /// Run one party, with commands on standard input and JSON on standard output.
     Node(NodeArgs),
     /// Serve an embedded chain to `node` processes, on loopback.
     Chain(ChainArgs),
+}
+
+#[derive(Args)]
+struct BookArgs {
+    /// The port, on 127.0.0.1; 0 takes any free one. [default: the first free one from 3000]
+    #[arg(long)]
+    port: Option<u16>,
+    /// Do not show the book in a browser.
+    #[arg(long)]
+    no_open: bool,
+}
+
+#[derive(Args)]
+struct BuildArgs {
+    /// The folder for the pages; it is emptied first. [default: `book`, at the top of the repository]
+    #[arg(long)]
+    dest: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct CheckArgs {
+    /// Follow the links to API documentation too, which is built for that.
+    #[arg(long)]
+    api: bool,
 }
 
 #[derive(Args)]
@@ -46,18 +78,6 @@ struct DemoArgs {
     /// Print everything that happens as JSON, one object a line; the last is a summary.
     #[arg(long)]
     json: bool,
-}
-
-impl Default for DemoArgs {
-    fn default() -> Self {
-        Self {
-            payer: Payer::Offline,
-            trust: Trust::Client,
-            amount: 100_000_000,
-            chain: DemoChain::Embedded,
-            json: false,
-        }
-    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -121,7 +141,10 @@ struct ChainArgs {
 #[tokio::main]
 async fn main() -> ExitCode {
     let command = Command::parse();
-    let done = match command.what.unwrap_or_else(|| What::Demo(DemoArgs::default())) {
+    let done = match command.what.unwrap_or(What::Book(command.book)) {
+        What::Book(args) => serve_book(args).await,
+        What::Build(args) => build_book(args),
+        What::Check(args) => check_book(&args),
         What::Demo(args) => return run_demo(args).await,
         What::Node(args) => run_node(args).await,
         What::Chain(args) => run_chain(args).await,
@@ -133,6 +156,27 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+async fn serve_book(args: BookArgs) -> Result<()> {
+    let options = book::Options { port: args.port, open: !args.no_open };
+    book::serve(&book::root()?, options).await
+}
+
+fn build_book(args: BuildArgs) -> Result<()> {
+    let root = book::root()?;
+    let built = book::build(&root, &args.dest.unwrap_or_else(|| root.join("book")))?;
+    println!("The book is in {}, after {:.2?}.", built.dest.display(), built.took);
+    Ok(())
+}
+
+fn check_book(args: &CheckArgs) -> Result<()> {
+    let checked = book::check(&book::root()?, args.api)?;
+    if !checked.problems.is_empty() {
+        bail!("{} problems:\n{}", checked.problems.len(), checked.problems.join("\n"));
+    }
+    println!("{} pages, and every link in them leads somewhere.", checked.pages);
+    Ok(())
 }
 
 /// 0: paid. 1: not paid. 2: refused before anything started (as for a wrong option).
