@@ -138,6 +138,7 @@ impl Lsp {
             paths: PathPolicy::default(),
         };
         let node = Node::build(config, setup).await?;
+        // ANCHOR: lsp-loads
         let store = node.store.clone();
         let table = Arc::new(JitTable::load(store.clone()).await?);
         let delta = policy.cltv_expiry_delta;
@@ -153,6 +154,7 @@ impl Lsp {
         });
         role.report_unreadable().await;
         role.resume().await?;
+        // ANCHOR_END: lsp-loads
         node.run(role.clone());
         Ok(Self { node, role })
     }
