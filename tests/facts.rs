@@ -17,6 +17,7 @@ use lightning::ln::msgs::{OnionPacket, RevokeAndACK, UpdateAddHTLC};
 use lightning::ln::types::ChannelId;
 use lightning::ln::wire::Type;
 use lightning::offers::flow::MAX_STATIC_INVOICE_SIZE_BYTES;
+use lightning::offers::offer::Offer;
 use lightning::onion_message::async_payments::{
     AsyncPaymentsMessage, HeldHtlcAvailable, OfferPaths, OfferPathsRequest, ReleaseHeldHtlc,
     StaticInvoicePersisted,
@@ -45,7 +46,7 @@ use lsps2_async::lease::TrustModel;
 use lsps2_async::lsp::mailbox::MailboxLimits;
 use lsps2_async::lsp::static_invoices::{MAX_STATIC_INVOICE_BYTES, ServerLimits};
 use lsps2_async::payer::PayerMode;
-use node::transcript::{HtlcState, What};
+use node::transcript::{Entry, HtlcState, What};
 use regtest::Chain;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -373,9 +374,18 @@ const FORWARDING_DELTAS: u32 = 72 + 72;
 const NEEDED_AT_RECIPIENT: u32 = HTLC_FAIL_BACK_BUFFER + 1;
 const EXTRA: u16 = 144;
 
-/// A payment that waits at the payer's LSP: the height, and at which its HTLC would expire at the
-/// recipient.
-async fn held_payment(extra_final_cltv_delta: u16) -> (World, u64, u32, u32) {
+/// A payment that waits at the payer's LSP.
+struct Held {
+    world: World,
+    offer: Offer,
+    from: u64,
+    /// The height at which it was sent.
+    height: u32,
+    /// The height at which its HTLC would expire at the recipient.
+    at_recipient: u32,
+}
+
+async fn held_payment(extra_final_cltv_delta: u16) -> Held {
     let mut story = Story::new(PayerMode::OftenOffline, TrustModel::ClientTrustsLsp);
     story.recipient.paths.extra_final_cltv_delta = extra_final_cltv_delta;
     let mut world = World::new(Chain::embedded(), story).await.unwrap();
@@ -386,7 +396,7 @@ async fn held_payment(extra_final_cltv_delta: u16) -> (World, u64, u32, u32) {
     let channels = world.payer().channel_manager().list_channels();
     let [htlc] = &channels[0].pending_outbound_htlcs[..] else { panic!("{channels:?}") };
     let at_recipient = htlc.cltv_expiry - FORWARDING_DELTAS;
-    (world, from, height, at_recipient)
+    Held { world, offer, from, height, at_recipient }
 }
 
 async fn mine_to(world: &World, height: u32) {
@@ -397,7 +407,7 @@ async fn mine_to(world: &World, height: u32) {
 /// The shadow offset is random: what is certain is what the path adds, and four blocks.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_payment_can_be_held_for_as_long_as_the_recipient_keeps_41_blocks() {
-    let (mut world, from, height, at_recipient) = held_payment(EXTRA).await;
+    let Held { mut world, from, height, at_recipient, .. } = held_payment(EXTRA).await;
     let last = at_recipient - NEEDED_AT_RECIPIENT - 1;
     assert!(last - height >= u32::from(EXTRA) + 4, "{height} {at_recipient}");
     assert!(last - height <= u32::from(EXTRA) + 4 + 3 * 144, "{height} {at_recipient}");
@@ -409,7 +419,7 @@ async fn a_payment_can_be_held_for_as_long_as_the_recipient_keeps_41_blocks() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_block_later_the_payment_is_back_with_the_payer() {
-    let (mut world, from, _, at_recipient) = held_payment(0).await;
+    let Held { mut world, from, at_recipient, .. } = held_payment(0).await;
     mine_to(&world, at_recipient - NEEDED_AT_RECIPIENT).await;
     world.start_recipient().await.unwrap();
     world.see_htlc(from, "payer", HtlcState::Failed).await.unwrap();
@@ -422,12 +432,32 @@ async fn one_block_later_the_payment_is_back_with_the_payer() {
 /// it, without any event for its application.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_held_htlc_is_failed_39_blocks_before_its_outgoing_expiry() {
-    let (world, from, _, at_recipient) = held_payment(0).await;
-    let outgoing = at_recipient + 72;
-    mine_to(&world, outgoing - HTLC_FAIL_BACK_BUFFER - 1).await;
-    assert_eq!(world.payer_lsp.locked_htlcs_from(&world.payer().id()), 1, "it is still held");
-    mine_to(&world, outgoing - HTLC_FAIL_BACK_BUFFER).await;
-    world.see_htlc(from, "payer", HtlcState::Failed).await.unwrap();
+    let Held { world, offer, from, at_recipient, .. } = held_payment(0).await;
+    let payer_lsp = world.payer_lsp.channel_manager();
+    let [first] = &payer_lsp.list_channels_with_counterparty(&world.payer().id())[..] else {
+        panic!("one channel")
+    };
+    let first = first.pending_inbound_htlcs[0].payment_hash;
+    // LDK commits a second HTLC on the channel only after it has written down the first.
+    let then = world.transcript.position();
+    world.payer().pay(&offer, 50_000_000).unwrap();
+    let both = || world.payer_lsp.locked_htlcs_from(&world.payer().id()) == 2;
+    world.see(then, |e| matches!(e.what, What::Wire { .. }) && both()).await.unwrap();
+    // Without this call the first would be parked some 50 ms later, which may be after all the
+    // blocks. No event says that it is parked.
+    payer_lsp.process_pending_htlc_forwards();
+
+    let last = at_recipient + 72 - HTLC_FAIL_BACK_BUFFER - 1;
+    mine_to(&world, last).await;
+    let failed = |e: &Entry| match &e.what {
+        What::Htlc { state: HtlcState::Failed, payment_hash, .. } => {
+            e.node == "payer" && *payment_hash == Some(first.to_string())
+        }
+        _ => false,
+    };
+    assert!(!world.transcript.since(from).iter().any(failed), "it is still held");
+    mine_to(&world, last + 1).await;
+    world.see(from, failed).await.unwrap();
     world.stop().await;
 }
 
