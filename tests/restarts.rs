@@ -4,12 +4,13 @@ use crate::on_every_chain;
 use guide::world::{Story, World, channel_is, is_wire};
 use lsps2_async::lease::TrustModel;
 use lsps2_async::payer::PayerMode;
-use node::transcript::{HtlcState, What};
+use node::transcript::{Entry, HtlcState, What};
 use regtest::Chain;
 
 on_every_chain! {
     everybody_restarts_between_lease_and_payment
     the_online_payer_restarts_before_the_release
+    the_payers_lsp_restarts_while_it_holds
     the_lsp_restarts_between_intercept_and_open
     the_recipient_goes_away_as_its_channel_becomes_ready
     the_lsp_restarts_after_the_channel_and_is_paid_again
@@ -41,6 +42,25 @@ async fn the_online_payer_restarts_before_the_release(chain: Chain) {
     world.pay_while_recipient_is_offline(&offer, 100_000_000).await.unwrap();
     world.stop_payer().await;
     world.start_payer().await.unwrap();
+    let books = world.wake_recipient_and_settle(from).await.unwrap();
+    assert_eq!(books.opening_fee_msat, 2_000_000);
+    world.stop().await;
+}
+
+/// For what it holds LDK raises `HTLCIntercepted` when it restarts, though nothing is to be
+/// intercepted. A payer's LSP that failed it would fail the payment.
+async fn the_payers_lsp_restarts_while_it_holds(chain: Chain) {
+    let story = Story::new(PayerMode::OftenOffline, TrustModel::ClientTrustsLsp);
+    let mut world = World::new(chain, story).await.unwrap();
+    let (_, offer) = world.prepare_recipient().await.unwrap();
+    world.stop_recipient().await;
+    let from = world.transcript.position();
+    world.pay_while_recipient_is_offline(&offer, 100_000_000).await.unwrap();
+    world.stop_payer().await;
+    world.restart_payer_lsp().await.unwrap();
+    let raised =
+        |e: &Entry| matches!(&e.what, What::Event { name, .. } if name == "HTLCIntercepted");
+    world.see(from, |e| e.node == "payer-lsp" && raised(e)).await.unwrap();
     let books = world.wake_recipient_and_settle(from).await.unwrap();
     assert_eq!(books.opening_fee_msat, 2_000_000);
     world.stop().await;

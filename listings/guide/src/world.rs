@@ -190,6 +190,17 @@ impl World {
         Ok(self.lsp())
     }
 
+    /// Stops the payer's LSP and starts it from its folder, at its address; waits for its channel to
+    /// the recipient's LSP.
+    pub async fn restart_payer_lsp(&mut self) -> Result<()> {
+        let config = self.config("payer-lsp", self.payer_lsp.address());
+        self.payer_lsp.stop().await;
+        let from = self.transcript.position();
+        self.payer_lsp = PayerLsp::start(config).await?;
+        self.see(from, |e| e.node == "lsp" && is_wire(e, "channel_reestablish")).await?;
+        Ok(())
+    }
+
     /// The wallet's terms for a lease in this world.
     pub fn buying_policy(&self) -> NegotiationPolicy {
         NegotiationPolicy {

@@ -50,7 +50,7 @@ pub fn user_config() -> UserConfig {
     config
 }
 
-/// A held HTLC raises no event: LDK parks it, and releases it on the recipient's word.
+/// LDK parks a held HTLC without an event, and releases it on the recipient's word.
 impl Role for PayerLspRole {
     async fn on_event(&self, event: Event) -> Result<(), ReplayEvent> {
         self.node.note(&event);
@@ -60,6 +60,9 @@ impl Role for PayerLspRole {
                 self.node.accept_channel(temporary_channel_id, counterparty_node_id);
                 Ok(())
             }
+            // Leave it alone. After a restart LDK raises it for each HTLC it holds for a payer, and
+            // `fail_intercepted_htlc` would fail the payment; nothing else is intercepted here.
+            Event::HTLCIntercepted { .. } => Ok(()),
             // Nothing to answer.
             Event::PaymentForwarded {
                 outbound_amount_forwarded_msat, skimmed_fee_msat, ..
@@ -80,7 +83,6 @@ impl Role for PayerLspRole {
             | Event::PaymentPathFailed { .. }
             | Event::ProbeSuccessful { .. }
             | Event::ProbeFailed { .. }
-            | Event::HTLCIntercepted { .. }
             | Event::SpendableOutputs { .. }
             | Event::ChannelPending { .. }
             | Event::ChannelReady { .. }
