@@ -64,7 +64,7 @@ async fn paid_exactly(chain: Chain, payer: PayerMode, trust: TrustModel) {
 }
 
 /// The LSP that is trusted broadcasts when it has been paid; the one that trusts, before.
-async fn funding_came_at_its_time(world: &World, trust: TrustModel) {
+pub async fn funding_came_at_its_time(world: &World, trust: TrustModel) {
     let broadcast = world
         .see(0, |e| {
             let funding = matches!(&e.what, What::Broadcast { error: None, .. });

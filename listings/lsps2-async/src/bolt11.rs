@@ -196,10 +196,8 @@ mod tests {
         let terms = InvoiceTerms::for_lease(&lease, NOW).unwrap();
         let secret = PaymentSecret([2; 32]);
         let mut fields = RecipientOnionFields::secret_only(secret, 5_000_000);
-        let bolt11 = PaymentPurpose::Bolt11InvoicePayment {
-            payment_preimage: None,
-            payment_secret: secret,
-        };
+        let bolt11 =
+            PaymentPurpose::Bolt11InvoicePayment { payment_preimage: None, payment_secret: secret };
         assert_eq!(lease_metadata(&bolt11, None), None);
         assert_eq!(lease_metadata(&bolt11, Some(&fields)), None);
 

@@ -3,6 +3,7 @@
 use bitcoin::Amount;
 use lightning::events::{Event, FundingInfo, ReplayEvent};
 use lightning::ln::types::ChannelId;
+use lightning::offers::payer_proof::PaidBolt12Invoice;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -227,12 +228,17 @@ pub(crate) fn describe(event: &Event) -> (&'static str, Value) {
             json!({ "node_id": node_id.to_string(), "addresses": addresses.len() }),
         ),
         Event::InvoiceReceived { .. } => ("InvoiceReceived", Value::Null),
-        Event::PaymentSent { payment_hash, amount_msat, fee_paid_msat, .. } => (
+        Event::PaymentSent { payment_hash, amount_msat, fee_paid_msat, bolt12_invoice, .. } => (
             "PaymentSent",
             json!({
                 "payment_hash": payment_hash.to_string(),
                 "amount_msat": amount_msat,
                 "fee_paid_msat": fee_paid_msat,
+                // A payment of a static invoice proves nothing: the payer chose the preimage.
+                "bolt12_invoice": bolt12_invoice.as_ref().map(|paid| match paid {
+                    PaidBolt12Invoice::Bolt12Invoice(_) => "invoice",
+                    PaidBolt12Invoice::StaticInvoice(_) => "static_invoice",
+                }),
             }),
         ),
         Event::PaymentFailed { payment_hash, reason, .. } => (

@@ -63,7 +63,12 @@ impl Payer {
         let node = &self.node;
         let id = PaymentId(node.keys.get_secure_random_bytes());
         node.channel_manager
-            .pay_for_bolt11_invoice(invoice, id, amount_msat, OptionalBolt11PaymentParams::default())
+            .pay_for_bolt11_invoice(
+                invoice,
+                id,
+                amount_msat,
+                OptionalBolt11PaymentParams::default(),
+            )
             .map_err(|error| anyhow!("LDK does not pay this invoice: {error:?}"))?;
         node.peer_manager.process_events();
         let msat = invoice.amount_milli_satoshis().or(amount_msat).unwrap_or(0);
