@@ -9,10 +9,12 @@ use std::process::{Command, Stdio};
 
 /// Where documentation of published crates is.
 const DOCS: &str = "https://docs.rs/";
+/// That site on itself.
+const ABOUT: &str = "https://docs.rs/about";
 
 /// Parts the links to API documentation from the others.
 pub fn split(links: BTreeSet<String>) -> (BTreeSet<String>, BTreeSet<String>) {
-    links.into_iter().partition(|link| link.starts_with(DOCS))
+    links.into_iter().partition(|link| link.starts_with(DOCS) && !link.starts_with(ABOUT))
 }
 
 /// A link to a page of one crate at one version.

@@ -162,7 +162,7 @@ impl Page {
             }
             for (attribute, value) in element.value().attrs() {
                 if ADDRESSES.contains(&attribute) && !(attribute == "data" && tag != "object") {
-                    page.references.insert(value.trim().to_owned());
+                    page.references.insert(format!("{}{}", root_of(element), value.trim()));
                 } else if attribute == "srcset" {
                     let addresses = value.split(',').filter_map(|it| it.split_whitespace().next());
                     page.references.extend(addresses.map(str::to_owned));
@@ -184,6 +184,13 @@ impl Page {
         }
         page
     }
+}
+
+/// mdBook's contents have addresses from the top of the site. The theme keeps the way there beside
+/// them, and its script puts that before each.
+fn root_of(element: ElementRef<'_>) -> &str {
+    let mut above = element.ancestors().filter_map(ElementRef::wrap);
+    above.find_map(|element| element.attr("data-root")).unwrap_or_default()
 }
 
 fn outline_problems(headings: &[ElementRef<'_>]) -> Vec<String> {
@@ -329,6 +336,7 @@ mod tests {
         sound("<a href='#here' id=here>it</a><a href='#'>top</a>");
         sound("<img src='deep/dot.svg' alt=dot><link rel=stylesheet href=style.css>");
         sound("<a href='https://example.org/absent#x'>it</a>");
+        sound("<nav data-root='deep/'><a href='there.html'>it</a></nav>");
     }
 
     #[test]
