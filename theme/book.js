@@ -133,10 +133,8 @@
     const button = el("button", { type: "button", className: "copy", textContent: "Copy" });
     button.setAttribute("aria-live", "polite");
     button.addEventListener("click", async () => {
-      const prompts = [...code.querySelectorAll(".p")];
-      const text = prompts.length
-        ? code.textContent.split("\n").filter((line) => line.startsWith("$ ")).map((line) => line.slice(2) + "\n").join("")
-        : code.textContent;
+      const all = code.textContent;
+      const text = code.querySelector(".p") ? all.match(/^\$ .*\n?/gm).map((line) => line.slice(2)).join("") : all;
       try {
         await copyText(text);
         button.textContent = "Copied";
@@ -149,13 +147,17 @@
     figure.append(button);
   });
 
+  // mdBook leaves the boxes of a list of tasks without a name.
+  document.querySelectorAll("li input[type=checkbox]").forEach((box) => {
+    box.setAttribute("aria-label", box.checked ? "done" : "to do");
+  });
+
   // What scrolls sideways can be reached with the keyboard.
-  const scrollable = () => document.querySelectorAll(".table-wrapper, .drawing, main > pre").forEach((box) => {
+  const scrollable = () => document.querySelectorAll(".table-wrapper").forEach((box) => {
     if (box.scrollWidth <= box.clientWidth) return;
     box.tabIndex = 0;
-    if (box.matches("pre")) return;
     box.setAttribute("role", "group");
-    box.setAttribute("aria-label", "Scrolls sideways");
+    box.setAttribute("aria-label", "Table, scrolls sideways");
   });
   scrollable();
   addEventListener("resize", scrollable);
