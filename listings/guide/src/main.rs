@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use guide::demo::{self, Refused, Summary};
-use guide::{book, serve, terminal};
+use guide::{book, serve, terminal, upgrade};
 use lsps2_async::lease::TrustModel;
 use lsps2_async::payer::PayerMode;
 use regtest::{Chain, RpcAuth};
@@ -29,6 +29,8 @@ enum What {
     Build(BuildArgs),
     /// Build the book and follow every link in it.
     Check(CheckArgs),
+    /// Build a copy against another LDK version and list the listings, tests and claims that break.
+    UpgradeCheck(UpgradeArgs),
     /// Play the whole story with four nodes and show where every msat went.
     Demo(DemoArgs),
     /// Run one party, with commands on standard input and JSON on standard output.
@@ -59,6 +61,12 @@ struct CheckArgs {
     /// Follow the links to API documentation too, which is built for that.
     #[arg(long)]
     api: bool,
+}
+
+#[derive(Args)]
+struct UpgradeArgs {
+    /// The LDK version to try, as in 0.3.0.
+    version: String,
 }
 
 #[derive(Args)]
@@ -145,6 +153,7 @@ async fn main() -> ExitCode {
         What::Book(args) => serve_book(args).await,
         What::Build(args) => build_book(args),
         What::Check(args) => check_book(&args),
+        What::UpgradeCheck(args) => return check_upgrade(&args.version),
         What::Demo(args) => return run_demo(args).await,
         What::Node(args) => run_node(args).await,
         What::Chain(args) => run_chain(args).await,
@@ -177,6 +186,20 @@ fn check_book(args: &CheckArgs) -> Result<()> {
     }
     println!("{} pages, and every link in them leads somewhere.", checked.pages);
     Ok(())
+}
+
+/// 0: nothing breaks. 1: something does. 2: it could not be tried.
+fn check_upgrade(version: &str) -> ExitCode {
+    match book::root().and_then(|root| upgrade::check(&root, version)) {
+        Ok(report) => {
+            print!("{report}");
+            if report.breaks() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+        }
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(2)
+        }
+    }
 }
 
 /// 0: paid. 1: not paid. 2: refused before anything started (as for a wrong option).
