@@ -180,6 +180,7 @@ fn stage_of(payments: &[RecentPaymentDetails], payment_id: PaymentId) -> Option<
 /// alike, and with a single JIT path both end as [`PaymentFailureReason::RouteNotFound`].
 pub fn explain_failure(reason: Option<PaymentFailureReason>) -> &'static str {
     match reason {
+        // ANCHOR: what-to-tell-the-payer
         Some(PaymentFailureReason::RouteNotFound | PaymentFailureReason::RetriesExhausted) => {
             "no way to the recipient worked: the amount may be outside what its LSP takes, or the \
              offer is stale; try another amount, or ask for a new offer"
@@ -193,6 +194,7 @@ pub fn explain_failure(reason: Option<PaymentFailureReason>) -> &'static str {
         Some(PaymentFailureReason::InvoiceRequestRejected) => {
             "the recipient's wallet refused to make an invoice: ask for a new offer"
         }
+        // ANCHOR_END: what-to-tell-the-payer
         Some(PaymentFailureReason::RecipientRejected) => {
             "the recipient's wallet refused the payment"
         }
