@@ -1,9 +1,14 @@
 //! Every flag in `src/data/flags.toml`: its default is LDK's, and what it needs is what the nodes of
 //! this guide use.
 
+use guide::world::{Story, World, channel_is};
 use lightning::util::config::UserConfig;
+use lsps2_async::lease::TrustModel;
 use lsps2_async::lsp::open_plan::jit_channel_config;
 use lsps2_async::payer::PayerMode;
+use node::transcript::{Entry, HtlcState, What};
+use node::{ChannelManager, Node};
+use regtest::Chain;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -101,9 +106,7 @@ fn every_flag_is_what_ldk_defaults_to_and_what_our_nodes_use() {
             let used = used_by(role);
             let (before, after) = match flag.kind {
                 Kind::Config => (fields(&default), fields(&used)),
-                Kind::Open => {
-                    (fields(&default), fields(&jit_channel_config(&used, LONGEST_DELAY)))
-                }
+                Kind::Open => (fields(&default), fields(&jit_channel_config(&used, LONGEST_DELAY))),
                 Kind::Accept => {
                     let overrides = node::recipient::take_less_than_the_onion_says();
                     assert!(overrides.handshake_overrides.is_none());
@@ -163,4 +166,164 @@ fn every_flag_says_what_breaks_in_one_or_two_sentences_and_links_to_ldk() {
         assert!(flag.claim.as_ref().is_none_or(|id| !id.contains(' ')), "{name}");
         assert!(flag.test.as_ref().is_none_or(|test| test.contains("::")), "{name}");
     }
+}
+
+// What breaks without a flag: it is taken away from a running node.
+
+fn set(channel_manager: &ChannelManager, change: impl FnOnce(&mut UserConfig)) {
+    let mut config = channel_manager.get_current_config();
+    change(&mut config);
+    channel_manager.set_current_config(config);
+}
+
+fn is_failure(entry: &Entry, node: &str, reason: &str) -> bool {
+    match &entry.what {
+        What::Event { name, detail } => {
+            let failed = name == "HTLCHandlingFailed" && detail.to_string().contains(reason);
+            entry.node == node && failed
+        }
+        _ => false,
+    }
+}
+
+fn story() -> Story {
+    Story::new(PayerMode::OftenOffline, TrustModel::ClientTrustsLsp)
+}
+
+/// What the payer can send, in msat: it tells whether a payment came back.
+fn payers_money(world: &World) -> u64 {
+    world.payer().balances().channels[0].outbound_msat
+}
+
+/// The payment fails and is back; with the flag as it should be, the next one is paid.
+async fn fails_without_and_works_with(
+    node: impl Fn(&World) -> &Node,
+    change: impl FnOnce(&mut UserConfig),
+    see: impl Fn(&Entry) -> bool,
+) {
+    let mut world = World::new(Chain::embedded(), story()).await.unwrap();
+    let (_, offer) = world.prepare_recipient().await.unwrap();
+    let (from, before) = (world.transcript.position(), payers_money(&world));
+    let right = node(&world).channel_manager().get_current_config();
+    set(node(&world).channel_manager(), change);
+    world.payer().pay(&offer, 100_000_000).unwrap();
+    world.see(from, see).await.unwrap();
+    world.see_htlc(from, "payer", HtlcState::Failed).await.unwrap();
+    assert_eq!(payers_money(&world), before, "the payer has everything back");
+    node(&world).channel_manager().set_current_config(right);
+    let from = world.transcript.position();
+    world.payer().pay(&offer, 100_000_000).unwrap();
+    world.see_htlc(from, "payer", HtlcState::Paid).await.unwrap();
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_interception_the_next_peer_is_unknown() {
+    fails_without_and_works_with(
+        |world| world.lsp(),
+        |config| config.htlc_interception_flags = 0,
+        |e| is_failure(e, "lsp", "UnknownNextPeer"),
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wallet_that_accepts_no_channels_is_not_paid() {
+    fails_without_and_works_with(
+        |world| world.recipient(),
+        |config| config.accept_inbound_channels = false,
+        |e| e.node == "lsp" && channel_is(e, "closed", "recipient"),
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_lsp_that_stops_holding_fails_what_it_is_given_to_hold() {
+    fails_without_and_works_with(
+        |world| &world.payer_lsp,
+        |config| config.enable_htlc_hold = false,
+        |e| is_failure(e, "payer-lsp", "TemporaryNodeFailure"),
+    )
+    .await;
+}
+
+/// The channel is twice as large as the payment needs, and still a quarter of it is too little.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn at_25_percent_in_flight_the_first_payment_does_not_fit_its_channel() {
+    let mut world = World::new(Chain::embedded(), story()).await.unwrap();
+    let (_, offer) = world.prepare_recipient().await.unwrap();
+    let (from, before) = (world.transcript.position(), payers_money(&world));
+    set(world.recipient().channel_manager(), |config| {
+        let handshake = &mut config.channel_handshake_config;
+        handshake.unannounced_channel_max_inbound_htlc_value_in_flight_percentage = 25;
+    });
+    world.payer().pay(&offer, 100_000_000).unwrap();
+    let refused = world.see_htlc(from, "lsp", HtlcState::Failed).await.unwrap();
+    let What::Htlc { reason, .. } = refused.what else { unreachable!() };
+    assert!(reason.unwrap().contains("HTLCMaximum"));
+    world.see_htlc(from, "payer", HtlcState::Failed).await.unwrap();
+    assert_eq!(payers_money(&world), before, "the payer has everything back");
+    world.stop().await;
+}
+
+/// The holder's flag, set on the phone: it locks nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn enable_htlc_hold_on_the_payer_locks_nothing() {
+    let mut story = story();
+    story.payer = PayerMode::AlwaysOnline;
+    let mut world = World::new(Chain::embedded(), story).await.unwrap();
+    let (_, offer) = world.prepare_recipient().await.unwrap();
+    world.stop_recipient().await;
+    set(world.payer().channel_manager(), |config| config.enable_htlc_hold = true);
+    let from = world.transcript.position();
+    world.pay_while_recipient_is_offline(&offer, 100_000_000).await.unwrap();
+    let payer = world.payer().id();
+    world.stop_payer().await;
+    assert_eq!(world.payer_lsp.locked_htlcs_from(&payer), 0, "the payer went away with it");
+    world.start_payer().await.unwrap();
+    let books = world.wake_recipient_and_settle(from).await.unwrap();
+    assert_eq!(books.recipient_received_msat, 98_000_000, "and had to come back");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_announcing_lsp_refuses_unannounced_channels_by_default() {
+    let world = World::new(Chain::embedded(), story()).await.unwrap();
+    set(world.payer_lsp.channel_manager(), |config| {
+        config.channel_handshake_limits.force_announced_channel_preference = true;
+    });
+    let from = world.transcript.position();
+    world.payer().open_channel(world.payer_lsp.id(), 1_000_000, false).unwrap();
+    let refused = world.see(from, |e| e.node == "payer-lsp" && channel_is(e, "refused", "payer"));
+    let What::Channel { reason, .. } = refused.await.unwrap().what else { unreachable!() };
+    assert!(reason.unwrap().contains("announcement preference is different"));
+    world.stop().await;
+}
+
+/// The JIT forward does not need the flag, and the same LSP without it refuses what comes later: an
+/// ordinary payment to the wallet over the channel that is now there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_forwards_to_private_channels_only_the_jit_payment_works() {
+    let mut world = World::new(Chain::embedded(), story()).await.unwrap();
+    let (_, offer) = world.prepare_recipient().await.unwrap();
+    set(world.lsp().channel_manager(), |config| config.accept_forwards_to_priv_channels = false);
+    let books = world.pay_offline_recipient(&offer, 100_000_000).await.unwrap();
+    assert_eq!(books.opening_fee_msat, 2_000_000);
+    world.mine(6).await.unwrap();
+
+    let ordinary = world.recipient().channel_manager().create_offer_builder().unwrap();
+    let ordinary = ordinary.amount_msats(40_000_000).build().unwrap();
+    if world.payer.is_none() {
+        world.start_payer().await.unwrap();
+    }
+    let from = world.transcript.position();
+    world.payer().pay(&ordinary, 40_000_000).unwrap();
+    world.see(from, |e| is_failure(e, "lsp", "PrivateChannelForward")).await.unwrap();
+    world.see_htlc(from, "payer", HtlcState::Failed).await.unwrap();
+
+    set(world.lsp().channel_manager(), |config| config.accept_forwards_to_priv_channels = true);
+    let from = world.transcript.position();
+    world.payer().pay(&ordinary, 40_000_000).unwrap();
+    world.see_htlc(from, "payer", HtlcState::Paid).await.unwrap();
+    world.stop().await;
 }
