@@ -49,6 +49,7 @@ use lsps2_async::payer::PayerMode;
 use node::transcript::{Entry, HtlcState, What};
 use regtest::Chain;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 fn node_id(seed: u8) -> PublicKey {
@@ -479,5 +480,52 @@ async fn a_probe_with_a_random_hash_opens_nothing_while_the_client_is_away() {
     assert!(world.chain.mempool().await.unwrap().is_empty(), "no channel was funded");
     let books = world.pay_offline_recipient(&offer, 100_000_000).await.unwrap();
     assert_eq!(books.opening_fee_msat, 2_000_000, "and the lease is as it was");
+    world.stop().await;
+}
+
+/// A route has 1 008 blocks in all, and LDK keeps 80 of them for the random offset. 188 are the deltas
+/// of these worlds; the rest a path may add.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_path_may_add_740_blocks_and_no_more() {
+    let most = DEFAULT_MAX_TOTAL_CLTV_EXPIRY_DELTA - FORWARDING_DELTAS - 44 - 80;
+    assert_eq!(most, 740);
+    let held = held_payment(740).await;
+    held.world.stop().await;
+
+    let mut story = Story::new(PayerMode::OftenOffline, TrustModel::ClientTrustsLsp);
+    story.recipient.paths.extra_final_cltv_delta = 741;
+    let mut world = World::new(Chain::embedded(), story).await.unwrap();
+    let (_, offer) = world.prepare_recipient().await.unwrap();
+    world.stop_recipient().await;
+    let error = world.pay_while_recipient_is_offline(&offer, 100_000_000).await.unwrap_err();
+    assert!(error.to_string().contains("no way to the recipient worked"), "{error:#}");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_static_invoice_of_one_path_travels_in_a_large_onion_message() {
+    let story = Story::new(PayerMode::AlwaysOnline, TrustModel::ClientTrustsLsp);
+    let mut world = World::new(Chain::embedded(), story).await.unwrap();
+    let (_, offer) = world.prepare_recipient().await.unwrap();
+    let invoice = world.lsp().static_invoice(b"alice", 0).await.unwrap();
+    assert_eq!(invoice.payment_paths().len(), 1);
+    let bytes = invoice.serialized_length();
+    assert!((1_350..1_500).contains(&bytes), "{bytes}");
+    let characters = offer.to_string().len();
+    assert!((320..450).contains(&characters), "{characters}");
+    world.stop_recipient().await;
+    let from = world.transcript.position();
+    world.pay_while_recipient_is_offline(&offer, 100_000_000).await.unwrap();
+    let sizes: BTreeSet<_> = world
+        .transcript
+        .since(from)
+        .iter()
+        .filter_map(|e| match &e.what {
+            What::Wire { message, bytes, .. } if message == "onion_message" => Some(*bytes),
+            _ => None,
+        })
+        .collect();
+    // A message of up to 1 300 bytes of hops, and one of more, each with 101 bytes around them.
+    assert_eq!(sizes, BTreeSet::from([1_401, 32_869]));
     world.stop().await;
 }
