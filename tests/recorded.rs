@@ -182,7 +182,7 @@ fn example() -> Lease {
         id: LeaseId {
             lsp_node_id: node_id(42),
             // 29451x4815x1, as in bLIP-52's example.
-            intercept_scid: 29_451 << 40 | 4_815 << 16 | 1,
+            intercept_scid: (29_451 << 40) | (4_815 << 16) | 1,
         },
         cltv_expiry_delta: policy.cltv_expiry_delta,
         opening_fee_params: policy.fees.terms(bought),
