@@ -6,7 +6,7 @@
     try {
       if (value) localStorage.setItem(key, value);
       else localStorage.removeItem(key);
-    } catch { /* A reader may forbid it; the choice then lasts for this page. */ }
+    } catch { /* Forbidden: the choice lasts for this page. */ }
   };
   const el = (tag, attributes, ...children) => {
     const node = Object.assign(document.createElement(tag), attributes);
@@ -41,7 +41,7 @@
     const hidden = role && roles.filter((block) => !block.dataset.roles.split(" ").includes(role)).length;
     $("lens-note").hidden = !hidden;
     $("lens-count").textContent = hidden
-      ? (hidden === 1 ? "1 part" : hidden + " parts") + " for other roles hidden here."
+      ? (hidden === 1 ? "1 part" : hidden + " parts") + " for other roles hidden."
       : "";
   };
   const setLens = (role) => {
@@ -147,7 +147,7 @@
     figure.append(button);
   });
 
-  // mdBook leaves the boxes of a list of tasks without a name.
+  // The boxes of a task list need a name.
   document.querySelectorAll("li input[type=checkbox]").forEach((box) => {
     box.setAttribute("aria-label", box.checked ? "done" : "to do");
   });

@@ -14,10 +14,17 @@ window.guideSearch = ({ $, el, load, dialog }) => {
     const lower = body.toLowerCase();
     const hits = words.map((word) => lower.indexOf(word)).filter((at) => at >= 0);
     const from = Math.max(0, (hits.length ? Math.min(...hits) : 0) - 60);
-    const cut = body.slice(from ? body.indexOf(" ", from) + 1 : 0, from + 180);
+    let cut = body.slice(from ? body.indexOf(" ", from) + 1 : 0, from + 180);
+    if (from + 180 < body.length) cut = cut.slice(0, cut.lastIndexOf(" ")) + " …";
     if (!words.length) return [cut];
     const any = new RegExp("(" + words.map((word) => word.replace(/\W/g, "\\$&")).join("|") + ")", "i");
     return cut.split(any).map((part, i) => (i % 2 ? el("mark", { textContent: part }) : part));
+  };
+
+  // A chapter's own heading would repeat the chapter's name.
+  const crumbs = (doc) => {
+    const [chapter, ...rest] = doc.breadcrumbs.split(" » ");
+    return [chapter, ...rest.filter((part) => !chapter.endsWith(part))].join(" › ");
   };
 
   const find = async () => {
@@ -31,12 +38,15 @@ window.guideSearch = ({ $, el, load, dialog }) => {
         return;
       }
       if (term !== input.value.trim()) return;
-      found = book.index.search(term, book.search_options).slice(0, book.results_options.limit_results);
+      // The ledger repeats what the chapters say; they come first.
+      const all = book.index.search(term, book.search_options);
+      const ledger = ({ ref }) => book.doc_urls[ref].startsWith("claims.html");
+      found = [...all.filter((hit) => !ledger(hit)), ...all.filter(ledger)].slice(0, book.results_options.limit_results);
     }
     const words = term.toLowerCase().split(/\s+/).filter(Boolean);
     list.replaceChildren(...found.map(({ ref, doc }) => el("li", {},
       el("a", { href: dialog.dataset.root + book.doc_urls[ref] },
-        el("span", { className: "crumbs", textContent: doc.breadcrumbs.replaceAll(" » ", " › ") }),
+        el("span", { className: "crumbs", textContent: crumbs(doc) }),
         el("span", { className: "teaser" }, ...teaser(doc.body, words))))));
     status.textContent = !term ? "" : !found.length ? "Nothing found." : found.length === 1 ? "1 result" : found.length + " results";
   };
