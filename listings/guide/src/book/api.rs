@@ -5,7 +5,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 /// Where documentation of published crates is.
 const DOCS: &str = "https://docs.rs/";
@@ -91,9 +91,10 @@ fn documentation<'a>(root: &Path, packages: impl Iterator<Item = &'a String>) ->
     if !any {
         return Ok(PathBuf::new());
     }
-    let output = command.stderr(Stdio::inherit()).output().context("cargo does not start")?;
+    let output = command.output().context("cargo does not start")?;
     if !output.status.success() {
-        bail!("the API documentation of the linked crates does not build: {command:?}");
+        let why = String::from_utf8_lossy(&output.stderr);
+        bail!("the API documentation of the linked crates does not build: {command:?}: {why}");
     }
     // Only cargo knows where: the folder may be set in several ways.
     let text = String::from_utf8(output.stdout)?;
