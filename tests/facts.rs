@@ -358,7 +358,7 @@ async fn an_lsp_says_in_init_that_it_sells_and_the_payers_lsp_that_it_holds() {
     };
     let (lsp, payer) = (features_of(world.lsp().id()), features_of(world.payer().id()));
     assert!(has_bit(&lsp, 729), "option_supports_lsps");
-    assert!(!has_bit(&payer, 729), "clients do not set it");
+    assert!(!has_bit(&payer, 729) && !has_bit(&payer, 153), "a payer sells and holds nothing");
     assert!(!has_bit(&lsp, 152) && !has_bit(&lsp, 153), "the recipient's LSP holds nothing");
     let at_payer =
         world.payer().channel_manager().list_channels_with_counterparty(&world.payer_lsp.id());
