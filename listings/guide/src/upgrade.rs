@@ -216,7 +216,7 @@ other = "=1.2.3"
     }
 
     #[test]
-    fn paths_are_the_repositorys() {
+    fn paths_begin_at_the_repository() {
         let root = Path::new("/copy");
         let path = Path::new("/copy/listings/guide/../../tests/main.rs");
         assert_eq!(relative(path, root), Path::new("tests/main.rs"));
