@@ -186,6 +186,19 @@ fn is_failure(entry: &Entry, node: &str, reason: &str) -> bool {
     }
 }
 
+/// What a payer is told. A held payment is not tried again, so its attempts are used up; another is
+/// tried again, and the one path is known to fail by then.
+fn is_told(payer: PayerMode, entry: &Entry) -> bool {
+    let reason = match payer {
+        PayerMode::AlwaysOnline => "RouteNotFound",
+        PayerMode::OftenOffline => "RetriesExhausted",
+    };
+    match &entry.what {
+        What::Event { name, detail } => name == "PaymentFailed" && detail["reason"] == reason,
+        _ => false,
+    }
+}
+
 fn story() -> Story {
     Story::new(PayerMode::OftenOffline, TrustModel::ClientTrustsLsp)
 }
@@ -197,11 +210,13 @@ fn payers_money(world: &World) -> u64 {
 
 /// The payment fails and is back; with the flag as it should be, the next one is paid.
 async fn fails_without_and_works_with(
+    payer: PayerMode,
     node: impl Fn(&World) -> &Node,
     change: impl FnOnce(&mut UserConfig),
     see: impl Fn(&Entry) -> bool,
 ) {
-    let mut world = World::new(Chain::embedded(), story()).await.unwrap();
+    let story = Story::new(payer, TrustModel::ClientTrustsLsp);
+    let mut world = World::new(Chain::embedded(), story).await.unwrap();
     let (_, offer) = world.prepare_recipient().await.unwrap();
     let (from, before) = (world.transcript.position(), payers_money(&world));
     let right = node(&world).channel_manager().get_current_config();
@@ -209,6 +224,7 @@ async fn fails_without_and_works_with(
     world.payer().pay(&offer, 100_000_000).unwrap();
     world.see(from, see).await.unwrap();
     world.see_htlc(from, "payer", HtlcState::Failed).await.unwrap();
+    assert!(world.transcript.since(from).iter().any(|e| is_told(payer, e)), "and is told so");
     assert_eq!(payers_money(&world), before, "the payer has everything back");
     node(&world).channel_manager().set_current_config(right);
     let from = world.transcript.position();
@@ -220,6 +236,18 @@ async fn fails_without_and_works_with(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_interception_the_next_peer_is_unknown() {
     fails_without_and_works_with(
+        PayerMode::OftenOffline,
+        |world| world.lsp(),
+        |config| config.htlc_interception_flags = 0,
+        |e| is_failure(e, "lsp", "UnknownNextPeer"),
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_interception_an_online_payer_finds_no_route() {
+    fails_without_and_works_with(
+        PayerMode::AlwaysOnline,
         |world| world.lsp(),
         |config| config.htlc_interception_flags = 0,
         |e| is_failure(e, "lsp", "UnknownNextPeer"),
@@ -230,6 +258,7 @@ async fn without_interception_the_next_peer_is_unknown() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wallet_that_accepts_no_channels_is_not_paid() {
     fails_without_and_works_with(
+        PayerMode::OftenOffline,
         |world| world.recipient(),
         |config| config.accept_inbound_channels = false,
         |e| e.node == "lsp" && channel_is(e, "closed", "recipient"),
@@ -240,6 +269,7 @@ async fn a_wallet_that_accepts_no_channels_is_not_paid() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_lsp_that_stops_holding_fails_what_it_is_given_to_hold() {
     fails_without_and_works_with(
+        PayerMode::OftenOffline,
         |world| &world.payer_lsp,
         |config| config.enable_htlc_hold = false,
         |e| is_failure(e, "payer-lsp", "TemporaryNodeFailure"),
