@@ -197,7 +197,7 @@ impl Desk {
         while !rest.is_empty() {
             let code = rest.find('`').unwrap_or(rest.len());
             let (prose, tail) = rest.split_at(code);
-            self.prose(page, line, prose, &mut out);
+            self.prose(page, line, &joined(prose), &mut out);
             let ticks = tail.len() - tail.trim_start_matches('`').len();
             let mark = &tail[..ticks];
             let end = match tail[ticks..].find(mark) {
@@ -288,6 +288,23 @@ impl Desk {
     }
 }
 
+/// Keeps the groups of a number, and a number and its unit, on one line.
+fn joined(text: &str) -> String {
+    const UNITS: [&str; 7] = ["msat", "sat", "block", "byte", "second", "day", "ms"];
+    let mut out = String::with_capacity(text.len());
+    for (at, c) in text.char_indices() {
+        let after_digit = out.ends_with(|c: char| c.is_ascii_digit());
+        let rest = &text[at + c.len_utf8()..];
+        let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        out.push(match c {
+            ' ' if after_digit && digits == 3 => '\u{202f}',
+            ' ' if after_digit && UNITS.iter().any(|unit| rest.starts_with(unit)) => '\u{a0}',
+            c => c,
+        });
+    }
+    out
+}
+
 /// Opens a block that the role lens shows.
 fn role(argument: &str) -> Result<String, String> {
     let mut names = Vec::new();
@@ -313,4 +330,25 @@ fn role(argument: &str) -> Result<String, String> {
         return Err("a role block names its roles".into());
     }
     Ok(format!("<div class=\"role\" data-roles=\"{argument}\"><p class=\"for\">For {who}</p>\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_stays_on_its_line() {
+        assert_eq!(
+            joined("98 000 000 msat of 213 011 sat in 72 blocks, 5 and 10"),
+            "98\u{202f}000\u{202f}000\u{a0}msat of 213\u{202f}011\u{a0}sat in 72\u{a0}blocks, 5 and 10"
+        );
+        assert_eq!(joined("| 1 | 2 |"), "| 1 | 2 |");
+    }
+
+    #[test]
+    fn a_role_block_names_its_roles() {
+        assert!(role("recipient payer_lsp").unwrap().contains("the recipient and the payer’s LSP"));
+        assert!(role("somebody").is_err());
+        assert!(role("").is_err());
+    }
 }

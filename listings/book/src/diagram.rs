@@ -296,13 +296,21 @@ fn label(text: &str) -> Result<String, String> {
 fn wrap(text: &str, width: f64) -> Vec<String> {
     let fits = |line: &str| line.chars().count() as f64 * CHARACTER <= width;
     let mut lines: Vec<String> = Vec::new();
+    let mut add = |between: &str, piece: &str| match lines.last_mut() {
+        Some(line) if fits(&format!("{line}{between}{piece}")) => {
+            line.push_str(between);
+            line.push_str(piece);
+        }
+        _ => lines.push(piece.to_owned()),
+    };
     for word in text.split_whitespace() {
-        match lines.last_mut() {
-            Some(line) if fits(&format!("{line} {word}")) => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            _ => lines.push(word.to_owned()),
+        let mut between = " ";
+        // The names of calls are longer than a lane is wide, and have no spaces.
+        let pieces: Vec<_> =
+            if fits(word) { vec![word] } else { word.split_inclusive('_').collect() };
+        for piece in pieces {
+            add(between, piece);
+            between = "";
         }
     }
     lines
@@ -365,6 +373,12 @@ mod tests {
         }
         assert!(!html.trim_end().contains("\n\n"));
         assert_eq!(html.matches("<ol").count(), html.matches("</ol>").count());
+    }
+
+    #[test]
+    fn a_long_name_breaks_where_it_has_joints() {
+        let lines = wrap("blinded_paths_for_async_recipient is called", 20.0 * CHARACTER);
+        assert_eq!(lines, ["blinded_paths_for_", "async_recipient is", "called"]);
     }
 
     #[test]
