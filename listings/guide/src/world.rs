@@ -114,6 +114,7 @@ impl World {
         for (node, peer) in [("payer", "payer-lsp"), ("payer-lsp", "lsp"), ("lsp", "payer-lsp")] {
             self.see(from, |e| e.node == node && channel_is(e, "ready", peer)).await?;
         }
+        self.complete_gossip(from).await?;
         // The payer's route needs the announced channel, and its messages the LSP's address. The
         // LSP builds no offer paths before it is announced itself.
         let gossiped = || {
@@ -122,6 +123,26 @@ impl World {
                 && lsp.knows_node(&lsp.id())
         };
         self.see(from, |e| matches!(e.what, What::Wire { .. }) && gossiped()).await?;
+        Ok(())
+    }
+
+    /// The two ends of a new channel tell each other of it once. An end that has not seen its own
+    /// announcement yet drops the other's `channel_update`, and LDK's router then leaves the channel
+    /// alone. Connecting again brings it: the peers synchronise their graphs.
+    async fn complete_gossip(&self, from: u64) -> Result<()> {
+        let (payer_lsp, lsp) = (&self.payer_lsp, self.lsp());
+        let announced = || payer_lsp.knows_node(&payer_lsp.id()) && lsp.knows_node(&lsp.id());
+        self.see(from, |e| matches!(e.what, What::Wire { .. }) && announced()).await?;
+        if payer_lsp.can_route(&payer_lsp.id(), &lsp.id()) {
+            return Ok(());
+        }
+        let from = self.transcript.position();
+        payer_lsp.disconnect(&lsp.id())?;
+        let gone =
+            |e: &Entry| matches!(&e.what, What::Disconnected { peer } if peer == "payer-lsp");
+        self.see(from, |e| e.node == "lsp" && gone(e)).await?;
+        payer_lsp.connect(lsp.id(), lsp.address()).await?;
+        self.see(from, |e| e.node == "payer-lsp" && is_wire(e, "channel_reestablish")).await?;
         Ok(())
     }
 

@@ -95,14 +95,13 @@ impl Node {
         let _ = self.broadcaster.0.send((vec![transaction], "Funding".to_owned()));
     }
 
-    /// Whether this node can route over an announced channel from one node to another.
+    /// Whether this node's router may use a channel between these two: LDK's looks at none before it
+    /// has the updates of both ends (`ChannelInfo::as_directed_to`).
     pub fn can_route(&self, from: &PublicKey, to: &PublicKey) -> bool {
         let (from, to) = (NodeId::from_pubkey(from), NodeId::from_pubkey(to));
         let graph = self.graph.read_only();
         graph.channels().unordered_iter().any(|(_, channel)| {
-            let there = channel.node_one == from && channel.node_two == to;
-            let back = channel.node_two == from && channel.node_one == to;
-            there && channel.one_to_two.is_some() || back && channel.two_to_one.is_some()
+            channel.as_directed_to(&to).is_some_and(|(_, source)| *source == from)
         })
     }
 
