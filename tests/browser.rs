@@ -234,7 +234,7 @@ async fn start(driver: &Path) -> (Child, u16) {
     panic!("{} says no port", driver.display());
 }
 
-/// The pages, chapters before source files; `toc.html` and `print.html` are pages too.
+/// The pages, chapters before source files; `toc.html` is a page too.
 fn pages() -> Vec<String> {
     let built = built();
     let mut pages = Vec::new();
@@ -285,12 +285,9 @@ async fn every_page(screen: Screen, scheme: &str) {
         let mut found = browser.complaints().await;
         let overflow = browser.eval(OVERFLOW).await;
         found.extend(texts(&overflow));
-        // The list of all pages is one page many times over.
-        if page != "print.html" {
-            browser.eval(axe().unwrap()).await;
-            let violations = browser.client.execute_async(ACCESSIBLE, Vec::new()).await.unwrap();
-            found.extend(texts(&violations));
-        }
+        browser.eval(axe().unwrap()).await;
+        let violations = browser.client.execute_async(ACCESSIBLE, Vec::new()).await.unwrap();
+        found.extend(texts(&violations));
         wrong.extend(found.into_iter().map(|what| format!("{page}: {what}")));
     }
     browser.close().await;
@@ -333,7 +330,7 @@ async fn a_page_is_light_and_its_text_stands_still() {
     let mut slowest = (0.0, String::new());
     for screen in [PHONE, DESKTOP] {
         browser.at(screen).await;
-        for page in pages().into_iter().filter(|page| page != "print.html") {
+        for page in pages() {
             browser.go(&page).await;
             browser
                 .until("document.fonts.status === 'loaded' && document.readyState === 'complete'")

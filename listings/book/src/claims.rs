@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use crate::facts::Versions;
-use crate::html::{escape, escape_markdown};
+use crate::html::{escape_markdown, literal};
 use crate::problems::Problems;
 use crate::sources::Sources;
 
@@ -356,7 +356,7 @@ fn entry(
             Some(href) => format!("[`{shown}`]({href})"),
             None => format!("`{shown}`"),
         };
-        let _ = writeln!(out, "- source {shown}: <code>{}</code>", escape(&line.text));
+        let _ = writeln!(out, "- source {shown}: <code>{}</code>", literal(&line.text));
     }
     for clause in claim.spec_clauses().unwrap_or_default() {
         let section = escape_markdown(&clause.section);
@@ -376,7 +376,7 @@ fn entry(
 
 /// What a naive guide says, and what is so.
 pub(crate) fn naive_table(ledger: &Ledger) -> String {
-    let mut out = String::from("| | A naive guide says | On this version |\n|--:|---|---|\n");
+    let mut out = String::from("| No. | A naive guide says | On this version |\n|--:|---|---|\n");
     for naive in &ledger.naive {
         let right: Vec<_> = ledger
             .correcting(naive.n)

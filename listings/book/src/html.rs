@@ -26,3 +26,16 @@ pub(crate) fn escape_markdown(text: &str) -> String {
     }
     out
 }
+
+/// Text that Markdown must leave as it is, quotation marks and hyphens included.
+pub(crate) fn literal(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() * 2);
+    for c in text.chars() {
+        if c.is_ascii_punctuation() {
+            out.push_str(&format!("&#{};", u32::from(c)));
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}

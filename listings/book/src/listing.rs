@@ -67,10 +67,18 @@ fn figure(class: &str, language: &str, caption: Option<&str>, lines: &[String]) 
     out.push_str("<pre tabindex=\"0\"><code class=\"hl\">");
     for (at, line) in lines.iter().enumerate() {
         let newline = if at + 1 < lines.len() { "\n" } else { "" };
-        let _ = write!(out, "<span class=\"l\">{line}</span>{newline}");
+        let _ = write!(out, "<span class=\"l\"{}>{line}</span>{newline}", indent(line));
     }
     out.push_str("</code></pre></figure>\n");
     out
+}
+
+/// How far a line is indented, so that what wraps on a phone hangs below its own beginning.
+fn indent(line: &str) -> String {
+    match line.len() - line.trim_start_matches(' ').len() {
+        0 => String::new(),
+        spaces => format!(" style=\"--i:{spaces}\""),
+    }
 }
 
 /// A whole file, each line with an id.
@@ -80,7 +88,8 @@ pub(crate) fn whole_file(lines: &[String]) -> String {
     for (at, line) in highlight::rust(&text).iter().enumerate() {
         let number = at + 1;
         let newline = if number < lines.len() { "\n" } else { "" };
-        let _ = write!(out, "<span class=\"l\" id=\"L{number}\">{line}</span>{newline}");
+        let indent = indent(line);
+        let _ = write!(out, "<span class=\"l\" id=\"L{number}\"{indent}>{line}</span>{newline}");
     }
     out.push_str("</code></pre>\n");
     out

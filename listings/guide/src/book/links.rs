@@ -178,8 +178,8 @@ impl Page {
                 page.problems.push(format!("{attribute} names {id:?}, which is no id here"));
             }
         }
-        // The table of contents is a frame in other pages; printing joins all chapters in one page.
-        if !redirects && !["toc.html", "print.html"].contains(&name) {
+        // The table of contents is a frame in other pages.
+        if !redirects && name != "toc.html" {
             page.problems.extend(outline_problems(&headings));
         }
         page
