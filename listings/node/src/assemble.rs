@@ -270,10 +270,12 @@ impl Ground {
         mailbox: bool,
     ) -> Arc<OnionMessenger> {
         let (keys, log, relay) = (self.keys.clone(), self.log.clone(), relay.clone());
+        // ANCHOR: node-messenger-handlers
         let offers = Tap::new(manager.clone(), self.pen.clone());
         let async_payments = Tap::new(manager.clone(), self.pen.clone());
         let (lookup, none) = (manager.clone(), || IgnoringMessageHandler {});
         let (signer, dns, custom) = (keys.clone(), none(), none());
+        // ANCHOR_END: node-messenger-handlers
         Arc::new(match mailbox {
             // Next hops are named by node id here, never by an SCID that is unknown to us: `false`.
             // ANCHOR: node-mailbox-messenger
@@ -290,6 +292,7 @@ impl Ground {
                 false,
             ),
             // ANCHOR_END: node-mailbox-messenger
+            // ANCHOR: node-plain-messenger
             false => OnionMessenger::new(
                 keys,
                 signer,
@@ -301,6 +304,7 @@ impl Ground {
                 dns,
                 custom,
             ),
+            // ANCHOR_END: node-plain-messenger
         })
     }
 
