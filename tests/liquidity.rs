@@ -362,6 +362,32 @@ async fn an_invoice_paid_twice_is_claimed_twice_for_one_fee() {
     world.stop().await;
 }
 
+/// Once the channel is there, LDK's own invoice will do: it names the channel by its alias.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_the_first_payment_ldks_own_invoice_leads_over_the_channel() {
+    let story = story(TrustModel::LspTrustsClient);
+    let (world, lease) = world_with_lease(Chain::embedded(), story, Some(100_000_000)).await;
+    let invoice = world.recipient().jit_invoice(&lease, HOUR).unwrap();
+    let from = world.transcript.position();
+    world.payer().pay_invoice(&invoice, None).unwrap();
+    world.settled(from).await.unwrap();
+
+    let params = Bolt11InvoiceParameters { amount_msats: Some(40_000_000), ..Default::default() };
+    let invoice = world.recipient().channel_manager().create_bolt11_invoice(params).unwrap();
+    let hop = invoice.route_hints()[0].0[0].clone();
+    assert_eq!(hop.src_node_id, world.lsp().id());
+    assert_ne!(hop.short_channel_id, lease.id.intercept_scid);
+    assert_eq!(hop.fees.base_msat, 0, "this LSP forwards over JIT channels for nothing");
+    let from = world.transcript.position();
+    world.payer().pay_invoice(&invoice, None).unwrap();
+    let books = world.settled(from).await.unwrap();
+    assert_eq!((books.opening_fee_msat, books.recipient_received_msat), (0, 40_000_000));
+    let intercepted =
+        |e: &Entry| matches!(e.what, What::Htlc { state: HtlcState::Intercepted, .. });
+    assert!(!world.transcript.since(from).iter().any(intercepted));
+    world.stop().await;
+}
+
 /// A BOLT 11 hint names no smallest HTLC, and no path enforces one: dust reaches the LSP's event
 /// loop. LDK's LSPS2 would retire the SCID; the desk fails the HTLC and keeps the lease.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
