@@ -44,8 +44,18 @@ pub struct Report {
     tests: BTreeMap<PathBuf, Vec<String>>,
     /// The ids of claims that rest on a broken test, with these tests.
     claims: BTreeMap<String, Vec<String>>,
-    /// Claims' source lines that are not where they were, and where they are.
-    lines: Vec<(String, String, String)>,
+    /// Claims' source lines that are nowhere in their file any more.
+    gone: Vec<Lost>,
+    /// Claims' source lines that are elsewhere in their file.
+    moved: Vec<Lost>,
+}
+
+/// A line of LDK that is not where a claim says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Lost {
+    claim: String,
+    line: String,
+    now: String,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -87,11 +97,16 @@ impl Report {
                 claims.insert(claim.id.clone(), on);
             }
         }
-        let lines = found.ledger.claims.iter().flat_map(|claim| moved(claim, &found.crates));
+        let mut gone = Vec::new();
+        let mut moved = Vec::new();
+        for claim in &found.ledger.claims {
+            lost(claim, &found.crates, &mut gone, &mut moved);
+        }
         Self {
             listings: listings(&found.built.errors, &found.shown),
             unreached: unreached.map(Target::to_string).collect(),
-            lines: lines.collect(),
+            gone,
+            moved,
             old: found.old,
             new: found.new,
             errors,
@@ -103,7 +118,10 @@ impl Report {
     /// Whether anything breaks.
     #[must_use]
     pub fn breaks(&self) -> bool {
-        !(self.errors.is_empty() && self.tests.is_empty() && self.lines.is_empty())
+        !(self.errors.is_empty()
+            && self.tests.is_empty()
+            && self.gone.is_empty()
+            && self.moved.is_empty())
     }
 }
 
@@ -159,19 +177,17 @@ fn listings(errors: &[CompileError], shown: &[Shown]) -> Listings {
     listings
 }
 
-fn moved(claim: &Claim, crates: &Crates) -> Vec<(String, String, String)> {
-    let mut moved = Vec::new();
+fn lost(claim: &Claim, crates: &Crates, gone: &mut Vec<Lost>, moved: &mut Vec<Lost>) {
     for line in claim.source_lines().unwrap_or_default() {
-        let now = match crates.standing(&line) {
+        let (list, now) = match crates.standing(&line) {
             Standing::There => continue,
-            Standing::Moved(lines) => format!("now on line {}", lines[0]),
-            Standing::Gone => "gone".to_owned(),
-            Standing::NoFile => "its file is gone".to_owned(),
+            Standing::Moved(lines) => (&mut *moved, format!("now on line {}", lines[0])),
+            Standing::Gone => (&mut *gone, "the file has no such text".to_owned()),
+            Standing::NoFile => (&mut *gone, "there is no such file".to_owned()),
         };
         let place = format!("{}/{}:{} {}", line.package, line.path, line.line, line.text);
-        moved.push((claim.id.clone(), place, now));
+        list.push(Lost { claim: claim.id.clone(), line: place, now });
     }
-    moved
 }
 
 /// Every test function in the files of the workspace, with the target it is compiled into.
@@ -262,23 +278,29 @@ impl Display for Report {
             }
             writeln!(f)?;
         }
-        if !self.lines.is_empty() {
-            writeln!(f, "Claims whose line in LDK's sources is not where it was")?;
-            for (id, line, now) in &self.lines {
-                writeln!(f, "  {id}\n    {line}\n    {now}")?;
+        for (title, lines) in [
+            ("Claims whose line in LDK's sources is gone", &self.gone),
+            ("Claims whose line in LDK's sources moved", &self.moved),
+        ] {
+            if !lines.is_empty() {
+                writeln!(f, "{title}")?;
+                for Lost { claim, line, now } in lines {
+                    writeln!(f, "  {claim}\n    {line}\n    {now}")?;
+                }
+                writeln!(f)?;
             }
-            writeln!(f)?;
         }
         let count = |n: usize, one: &str| format!("{n} {one}{}", if n == 1 { "" } else { "s" });
         writeln!(
             f,
-            "In all: {}, {} with one and {} beside them, {}, {} on these, {} moved or gone.",
+            "In all: {}, {} with one and {} beside, {}, {} on these, {} gone and {} moved.",
             count(self.errors.len(), "compile error"),
             count(self.listings.hit.len(), "listing"),
             self.listings.beside.len(),
             count(self.tests.values().map(Vec::len).sum(), "test"),
             count(self.claims.len(), "claim"),
-            count(self.lines.len(), "source line"),
+            count(self.gone.len(), "source line"),
+            self.moved.len(),
         )
     }
 }
@@ -359,10 +381,11 @@ mod tests {
         let mut report = Report { old: "1".into(), new: "2".into(), ..Report::default() };
         assert!(!report.breaks());
         assert!(report.to_string().contains("Nothing breaks."));
-        report.lines.push(("an-id".into(), "lightning/src/a.rs:1 x".into(), "gone".into()));
+        let line = "lightning/src/a.rs:1 x".to_owned();
+        report.gone.push(Lost { claim: "an-id".into(), line, now: "gone".into() });
         assert!(report.breaks());
         let text = report.to_string();
         assert!(text.contains("an-id\n    lightning/src/a.rs:1 x\n    gone"), "{text}");
-        assert!(text.ends_with("1 source line moved or gone.\n"), "{text}");
+        assert!(text.ends_with("1 source line gone and 0 moved.\n"), "{text}");
     }
 }
