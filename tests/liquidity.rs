@@ -7,6 +7,7 @@ use bitcoin::hashes::hmac::{Hmac, HmacEngine};
 use bitcoin::hashes::{Hash, HashEngine, sha256};
 use guide::money::Books;
 use guide::world::{PATIENCE, Story, World, channel_is, is_onion};
+use lightning::blinded_path::IntroductionNode;
 use lightning::bolt11_invoice::Bolt11Invoice;
 use lightning::ln::channelmanager::{Bolt11InvoiceParameters, PaymentId};
 use lightning::ln::outbound_payment::RecipientOnionFields;
@@ -491,6 +492,8 @@ async fn an_ordinary_offer_of_an_online_wallet_is_paid_over_a_jit_channel() {
     let (world, _) = world_with_lease(Chain::embedded(), story, Some(AMOUNT_MSAT)).await;
     let offer = world.recipient().channel_manager().create_offer_builder().unwrap();
     let offer = offer.amount_msats(AMOUNT_MSAT).build().unwrap();
+    let lsp = IntroductionNode::NodeId(world.lsp().id());
+    assert_eq!(*offer.paths()[0].introduction_node(), lsp, "its request comes through the LSP");
     let from = world.transcript.position();
     world.payer().pay(&offer, AMOUNT_MSAT).unwrap();
     let books = world.settled(from).await.unwrap();
