@@ -1,6 +1,7 @@
 //! Whole-system tests: real nodes over TCP, on the embedded chain and, where `BITCOIND_EXE` names
 //! one, on Bitcoin Core.
 
+mod amounts;
 mod book;
 mod browser;
 mod chains;
