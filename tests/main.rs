@@ -1,7 +1,6 @@
 //! Whole-system tests: real nodes over TCP, on the embedded chain and, where `BITCOIND_EXE` names
 //! one, on Bitcoin Core.
 
-mod amounts;
 mod book;
 mod browser;
 mod chains;
@@ -16,3 +15,4 @@ mod prose;
 mod recorded;
 mod recorded_lsps2;
 mod restarts;
+mod steps;

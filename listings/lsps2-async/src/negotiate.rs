@@ -257,7 +257,7 @@ impl Negotiation {
     ) -> Result<(), NegotiateError> {
         self.check_fields(answered)?;
         check_menu(menu, now)?;
-        // Verbatim, promise included: the LSP recognises its own terms by it.
+        // Every value as it came, promise included: the LSP recognises its own terms by it.
         let params = choose(menu, &self.policy, now)?.clone();
         let sent = client.select_opening_params(self.lsp, self.agreed_size(), params.clone());
         let request_id = sent.map_err(|error| NegotiateError::NotSent(format!("{error:?}")))?;

@@ -177,7 +177,8 @@ fn stage_of(payments: &[RecentPaymentDetails], payment_id: PaymentId) -> Option<
 /// What to tell the payer when `Event::PaymentFailed` arrives. No money has left in any of these.
 ///
 /// A payer cannot tell a dead lease from a dead channel: behind a blinded path both are reported
-/// alike, and with a single JIT path both end as [`PaymentFailureReason::RouteNotFound`].
+/// alike. With a single JIT path both end as [`PaymentFailureReason::RouteNotFound`], or as
+/// [`PaymentFailureReason::RetriesExhausted`] if the HTLC was held.
 pub fn explain_failure(reason: Option<PaymentFailureReason>) -> &'static str {
     match reason {
         // ANCHOR: what-to-tell-the-payer

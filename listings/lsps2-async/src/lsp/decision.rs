@@ -147,7 +147,7 @@ pub fn judge(record: &JitRecord, htlc: &InterceptedHtlc, known: Circumstances) -
     }
 }
 
-/// bLIP-52, "Normal Operation": the LSP checks the time, the client's connection and the size.
+/// bLIP-52, "Payment": the LSP checks the time, the client's connection and the size.
 fn first_payment(record: &JitRecord, known: Circumstances) -> Result<Verdict, Refusal> {
     let terms = &record.opening_fee_params;
     if known.now >= terms.valid_until {

@@ -47,7 +47,7 @@ pub struct DeskSettings {
     /// How channels are sized.
     pub sizing: ChannelSizing,
     /// How long an HTLC may wait for its other parts or for the payment that carries the fee.
-    /// bLIP-52 asks for at least 90 s.
+    /// bLIP-52 recommends at least 90 s.
     pub max_hold: Duration,
     /// How long a channel may take to open while HTLCs wait for it.
     pub open_deadline: Duration,
