@@ -7,7 +7,7 @@ use pulldown_cmark::{BrokenLink, CowStr, Event, Options, Parser};
 
 use crate::fences::{Part, parts};
 use crate::listing;
-use crate::{Desk, Shown, claims, diagram, events, facts, flags};
+use crate::{Desk, Shown, claims, diagram, events, facts, flags, html};
 
 /// The languages a fence may have.
 const LANGUAGES: [&str; 7] = ["rust", "toml", "json", "console", "text", "sequence", "yaml"];
@@ -252,9 +252,9 @@ impl Desk {
             "#test" => {
                 let place = self.sources.test(argument)?;
                 Ok(format!(
-                    "<a class=\"test\" href=\"{}\"><code>{}</code></a>",
+                    "<a class=\"test\" href=\"{}\">{}</a>",
                     listing::link_to(&place),
-                    place.what
+                    html::name(&place.what)
                 ))
             }
             "version" => self

@@ -5,6 +5,8 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use crate::html;
+
 #[derive(Deserialize)]
 struct FlagsFile {
     #[serde(default)]
@@ -36,8 +38,8 @@ pub(crate) fn table(root: &Path, role: &str) -> Result<String, String> {
     let mut out = String::from("| Flag | Default | Needed | Without it |\n|---|---|---|---|\n");
     for flag in flags {
         let name = match &flag.link {
-            Some(link) => format!("[`{}`]({link})", flag.name),
-            None => format!("`{}`", flag.name),
+            Some(link) => format!("[{}]({link})", html::name(&flag.name)),
+            None => html::name(&flag.name),
         };
         let claim = flag.claim.as_ref().map(|id| format!("{{{{#claim {id}}}}}"));
         let test = flag.test.as_ref().map(|test| format!(" {{{{#test {test}}}}}"));

@@ -39,3 +39,37 @@ pub(crate) fn literal(text: &str) -> String {
     }
     out
 }
+
+/// A name as code that may break at its joints, as long names in narrow columns must.
+pub(crate) fn name(name: &str) -> String {
+    let mut out = String::from("<code>");
+    let mut rest = name;
+    while let Some(at) = rest.find(['_', '.', ':']) {
+        let joint = if rest[at..].starts_with("::") { 2 } else { 1 };
+        let (head, tail) = rest.split_at(at + joint);
+        out.push_str(&escape(head));
+        if !tail.is_empty() {
+            out.push_str("<wbr>");
+        }
+        rest = tail;
+    }
+    out.push_str(&escape(rest));
+    out.push_str("</code>");
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_break_at_their_joints_only() {
+        assert_eq!(name("a_b.c::D<T>"), "<code>a_<wbr>b.<wbr>c::<wbr>D&lt;T&gt;</code>");
+        assert_eq!(name("plain"), "<code>plain</code>");
+    }
+
+    #[test]
+    fn literal_text_means_nothing_to_markdown() {
+        assert_eq!(literal("`a` won't"), "&#96;a&#96; won&#39;t");
+    }
+}
