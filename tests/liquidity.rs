@@ -11,6 +11,8 @@ use lightning::blinded_path::IntroductionNode;
 use lightning::bolt11_invoice::Bolt11Invoice;
 use lightning::ln::channelmanager::{Bolt11InvoiceParameters, PaymentId};
 use lightning::ln::outbound_payment::RecipientOnionFields;
+use lightning::offers::offer::Offer;
+use lightning::routing::gossip::NodeId;
 use lightning::routing::router::{Path, PaymentParameters, Route, RouteHop, RouteParameters};
 use lightning::types::features::{ChannelFeatures, NodeFeatures};
 use lightning::types::payment::PaymentHash;
@@ -492,8 +494,7 @@ async fn an_ordinary_offer_of_an_online_wallet_is_paid_over_a_jit_channel() {
     let (world, _) = world_with_lease(Chain::embedded(), story, Some(AMOUNT_MSAT)).await;
     let offer = world.recipient().channel_manager().create_offer_builder().unwrap();
     let offer = offer.amount_msats(AMOUNT_MSAT).build().unwrap();
-    let lsp = IntroductionNode::NodeId(world.lsp().id());
-    assert_eq!(*offer.paths()[0].introduction_node(), lsp, "its request comes through the LSP");
+    assert_eq!(introduction_node(&world, &offer), world.lsp().id().into(), "asked through the LSP");
     let from = world.transcript.position();
     world.payer().pay(&offer, AMOUNT_MSAT).unwrap();
     let books = world.settled(from).await.unwrap();
@@ -505,6 +506,17 @@ async fn an_ordinary_offer_of_an_online_wallet_is_paid_over_a_jit_channel() {
     world.see_htlc(from, "lsp", HtlcState::Intercepted).await.unwrap();
     assert_eq!(invoice_of_the_receipt(&world, from).await, "invoice");
     world.stop().await;
+}
+
+/// Through whom a payer asks. LDK names the node by a public channel of it and its side of that.
+fn introduction_node(world: &World, offer: &Offer) -> NodeId {
+    let IntroductionNode::DirectedShortChannelId(side, scid) = offer.paths()[0].introduction_node()
+    else {
+        panic!("{offer}");
+    };
+    let channels = world.lsp().channel_manager().list_channels();
+    assert!(channels.iter().any(|channel| channel.short_channel_id == Some(*scid)));
+    side.select_node_id(world.lsp().id().into(), world.payer_lsp.id().into())
 }
 
 /// The payer of a static invoice chose the preimage itself: LDK hands it nothing to prove with.
