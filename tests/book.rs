@@ -140,7 +140,7 @@ impl Small {
         let small = Self(tempfile::tempdir().unwrap());
         small.write("Cargo.toml", "[workspace.dependencies]\n");
         small.write("Cargo.lock", "");
-        small.write("book.toml", "[book]\ntitle = \"Small\"\n[build]\ncreate-missing = false\n");
+        small.write("book.toml", "[output.html.print]\nenable = false\n");
         small.write("src/SUMMARY.md", "# Summary\n\n- [Page](page.md)\n");
         small.write("src/data/external-links.txt", "");
         small.write("src/page.md", page);
@@ -231,6 +231,8 @@ impl Served {
         let mut child = Command::new(env!("CARGO_BIN_EXE_guide"))
             .args(["--no-open", "--port", "0"])
             .current_dir(root)
+            // What a killed server leaves goes with the book.
+            .env("TMPDIR", root)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -322,6 +324,7 @@ fn a_served_book_follows_its_sources_and_survives_a_mistake_in_them() {
     let mut frame = [0; 8];
     reader.read_exact(&mut frame).unwrap();
     assert_eq!(&frame, b"\x81\x06reload");
+    served.see("built again");
     assert!(served.get("/").contains("After."));
 
     small.write("src/page.md", UNUSED_FOOTNOTE);
@@ -334,12 +337,16 @@ fn a_served_book_follows_its_sources_and_survives_a_mistake_in_them() {
 
 #[cfg(unix)]
 #[test]
-fn ctrl_c_stops_the_server() {
+fn ctrl_c_stops_the_server_and_leaves_nothing_behind() {
     let small = Small::new("# Small\n\nText.\n");
+    let files = || contents(small.0.path()).into_keys().collect::<Vec<_>>();
+    let before = files();
     let mut served = Served::start(small.0.path());
+    assert_ne!(files(), before, "what it serves is there");
     let id = served.child.id().to_string();
     assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
     assert!(served.child.wait().unwrap().success());
+    assert_eq!(files(), before);
 }
 
 #[test]

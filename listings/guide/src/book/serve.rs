@@ -37,6 +37,15 @@ pub struct Options {
 
 /// Serves the book at `root` until Ctrl-C.
 pub async fn serve(root: &Path, options: Options) -> Result<()> {
+    tokio::select! {
+        // Asked first, so that it is heard from the start and no build is left behind.
+        biased;
+        stopped = tokio::signal::ctrl_c() => Ok(stopped?),
+        failed = serve_on(root, options) => failed,
+    }
+}
+
+async fn serve_on(root: &Path, options: Options) -> Result<()> {
     println!("Building the book …");
     let server = Server::start(root, options.port).await?;
     let address = format!("http://{}", server.address());
@@ -46,8 +55,7 @@ pub async fn serve(root: &Path, options: Options) -> Result<()> {
         // only when they are closed, and the runtime would wait for its own.
         std::thread::spawn(move || opener::open(address));
     }
-    tokio::signal::ctrl_c().await?;
-    Ok(())
+    std::future::pending().await
 }
 
 /// Without a display, Linux would look for a browser that takes over the terminal.
@@ -181,8 +189,8 @@ async fn follow(
         seen = state;
         match edition(&root).await {
             Ok(edition) => {
-                println!("built again");
                 editions.send_replace(edition);
+                println!("built again");
             }
             Err(error) => eprintln!("error: the last good book stays: {error:#}"),
         }
