@@ -300,7 +300,7 @@ async fn paid_two_blocks_later(demanded: Option<u16>) -> HtlcState {
     ended
 }
 
-/// The lease stands in the invoice, encrypted, and the payment secret commits to it. A payer that
+/// The lease stands in the invoice, encrypted, and LDK derives the payment hash from it. A payer that
 /// leaves it out, to help the LSP to a larger fee, is refused by LDK before the guard is asked.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_payer_that_leaves_the_lease_out_of_the_onion_is_refused_by_ldk() {

@@ -66,8 +66,8 @@ pub struct InvoiceTerms {
     /// The largest `expiry` for an invoice with the timestamp these terms were made for: whole
     /// seconds.
     pub longest_expiry: Duration,
-    /// The lease, for the guard at the claim ([`lease_metadata`]). LDK encrypts it and lets the
-    /// payment secret commit to it; a payer that leaves it out or changes it is refused.
+    /// The lease, for the guard at the claim ([`lease_metadata`]). LDK encrypts it and derives the
+    /// payment hash from it; a payer that leaves it out or changes it is refused.
     pub payment_metadata: Vec<u8>,
 }
 
