@@ -43,6 +43,7 @@ use lightning_liquidity::lsps5::service::{
     DEFAULT_MAX_WEBHOOKS_PER_CLIENT, NOTIFICATION_COOLDOWN_TIME,
 };
 use lsps2_async::lease::TrustModel;
+use lsps2_async::lsp::decision::{CLIENT_NEEDS_BLOCKS, LEAST_BLOCKS_TO_OPEN};
 use lsps2_async::lsp::mailbox::MailboxLimits;
 use lsps2_async::lsp::static_invoices::{MAX_STATIC_INVOICE_BYTES, ServerLimits};
 use lsps2_async::payer::PayerMode;
@@ -204,6 +205,9 @@ fn our_limits_stay_within_ldks() {
     // LDK gives up an async payment after seven days.
     assert_eq!(mailbox.time_to_live, Duration::from_secs(7 * 24 * 60 * 60));
     assert_eq!((mailbox.messages_per_peer, mailbox.deliveries), (30, 3));
+    // LDK's recipient refuses an HTLC that expires within one block more than its buffer.
+    assert_eq!(CLIENT_NEEDS_BLOCKS, HTLC_FAIL_BACK_BUFFER + 2);
+    assert_eq!(LEAST_BLOCKS_TO_OPEN, 42);
 }
 
 #[test]
@@ -371,8 +375,6 @@ async fn an_lsp_says_in_init_that_it_sells_and_the_payers_lsp_that_it_holds() {
 
 /// LDK's default on the payer's LSP, and what the recipient's LSP asks for in these worlds.
 const FORWARDING_DELTAS: u32 = 72 + 72;
-/// An HTLC must reach the recipient with more than this many blocks left.
-const NEEDED_AT_RECIPIENT: u32 = HTLC_FAIL_BACK_BUFFER + 1;
 const EXTRA: u16 = 144;
 
 /// A payment that waits at the payer's LSP.
@@ -405,27 +407,35 @@ async fn mine_to(world: &World, height: u32) {
     world.mine(height - now).await.unwrap();
 }
 
-/// The shadow offset is random: what is certain is what the path adds, and four blocks.
+/// The shadow offset is random: what is certain is what the path adds, and three blocks.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_payment_can_be_held_for_as_long_as_the_recipient_keeps_41_blocks() {
+async fn a_payment_can_be_held_until_the_lsp_keeps_42_blocks() {
     let Held { mut world, from, height, at_recipient, .. } = held_payment(EXTRA).await;
-    let last = at_recipient - NEEDED_AT_RECIPIENT - 1;
-    assert!(last - height >= u32::from(EXTRA) + 4, "{height} {at_recipient}");
-    assert!(last - height <= u32::from(EXTRA) + 4 + 3 * 144, "{height} {at_recipient}");
+    let last = at_recipient - LEAST_BLOCKS_TO_OPEN;
+    assert!(last - height >= u32::from(EXTRA) + 3, "{height} {at_recipient}");
+    assert!(last - height <= u32::from(EXTRA) + 3 + 3 * 144, "{height} {at_recipient}");
     mine_to(&world, last).await;
     let books = world.wake_recipient_and_settle(from).await.unwrap();
     assert_eq!(books.recipient_received_msat, 98_000_000);
     world.stop().await;
 }
 
+/// The LSP looks at what is left of an HTLC's time before it opens a channel, and keeps a block for the
+/// opening. The payment is back at once, and the lease as it was.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_block_later_the_payment_is_back_with_the_payer() {
-    let Held { mut world, from, at_recipient, .. } = held_payment(0).await;
-    mine_to(&world, at_recipient - NEEDED_AT_RECIPIENT).await;
+    let Held { mut world, offer, from, at_recipient, .. } = held_payment(0).await;
+    mine_to(&world, at_recipient - LEAST_BLOCKS_TO_OPEN + 1).await;
     world.start_recipient().await.unwrap();
     world.see_htlc(from, "payer", HtlcState::Failed).await.unwrap();
-    // The LSP does not look at what is left of an HTLC's time: it opened a channel for nothing.
-    assert_eq!(world.recipient().balances().channels.len(), 1);
+    let refused = world.see_htlc(from, "lsp", HtlcState::Failed).await.unwrap();
+    let What::Htlc { reason, .. } = refused.what else { unreachable!() };
+    assert_eq!(reason.unwrap(), "41 blocks are left, and 42 are needed to open a channel");
+    assert!(world.recipient().balances().channels.is_empty(), "a channel was opened for nothing");
+    assert!(world.chain.mempool().await.unwrap().is_empty());
+    world.stop_recipient().await;
+    let books = world.pay_offline_recipient(&offer, 100_000_000).await.unwrap();
+    assert_eq!(books.opening_fee_msat, 2_000_000);
     world.stop().await;
 }
 

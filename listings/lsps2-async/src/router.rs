@@ -29,6 +29,9 @@ use crate::metadata::LeaseMetadata;
 /// bLIP-52 asks the client for a final CLTV delta two blocks above its usual minimum.
 const BLIP52_EXTRA_FINAL_BLOCKS: u16 = 2;
 
+/// All bitcoin, in msat: LDK builds no path for an HTLC that must be larger.
+const ALL_BITCOIN_MSAT: u64 = 21_000_000 * 100_000_000 * 1_000;
+
 /// Which paths a wallet puts into an invoice. An invoice never holds both kinds: a payer that split
 /// a payment over both would leave the JIT part below what opens the channel.
 ///
@@ -54,8 +57,9 @@ pub struct PathPolicy {
     /// Blocks added to the final CLTV delta. A payment held at the payer's LSP survives about as
     /// many blocks longer; its HTLC is also locked up for as many blocks more if it fails.
     pub extra_final_cltv_delta: u16,
-    /// The most JIT paths in one invoice, one for each LSP. Each costs about 350 bytes of the
-    /// 5 KiB a static invoice may have.
+    /// The most JIT paths in one invoice, one for each LSP. With more than one, a payer that splits a
+    /// payment over two of them fails: the leases differ, and LDK fails a part whose metadata is not
+    /// that of the parts it has. Each costs about 350 bytes of the 5 KiB a static invoice may have.
     pub max_jit_paths: usize,
 }
 
@@ -65,7 +69,7 @@ impl Default for PathPolicy {
             enough_inbound_msat: 1,
             min_validity_left: Duration::ZERO,
             extra_final_cltv_delta: 0,
-            max_jit_paths: 3,
+            max_jit_paths: 1,
         }
     }
 }
@@ -128,7 +132,8 @@ impl PathPolicy {
         let final_delta = self.final_cltv_delta();
         let has_delta = final_delta.and_then(|d| d.checked_add(terms.cltv_expiry_delta)).is_some();
         let htlcs = terms.min_htlc_msat..=params.max_payment_size_msat;
-        lasts && has_delta && amount_msat.is_none_or(|amount| htlcs.contains(&amount))
+        let exists = terms.min_htlc_msat <= ALL_BITCOIN_MSAT;
+        lasts && has_delta && exists && amount_msat.is_none_or(|amount| htlcs.contains(&amount))
     }
 
     /// The blocks between the HTLC's expiry at the recipient and the chain tip; `None` on overflow.

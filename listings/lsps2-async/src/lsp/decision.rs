@@ -5,6 +5,7 @@
 //! HTLCs in its queue that somebody else has failed.
 
 use core::time::Duration;
+use lightning::chain::channelmonitor::HTLC_FAIL_BACK_BUFFER;
 use lightning::ln::channelmanager::InterceptId;
 use lightning::ln::types::ChannelId;
 
@@ -14,6 +15,14 @@ use crate::lsp::jit_table::{JitRecord, JitState, OpenChannel, Opening, RetiredWh
 /// How many HTLCs may wait at the desk for one SCID: as many as an LDK channel accepts
 /// (`ChannelHandshakeConfig::our_max_accepted_htlcs`).
 pub const MAX_HELD_PER_SCID: usize = 50;
+
+/// The fewest blocks an HTLC may have left when it reaches an LDK client: it refuses one that expires
+/// within `HTLC_FAIL_BACK_BUFFER + 1` blocks (`ln/onion_payment.rs`, `PaymentClaimBuffer`).
+pub const CLIENT_NEEDS_BLOCKS: u32 = HTLC_FAIL_BACK_BUFFER + 2;
+
+/// The fewest blocks an HTLC must have left for a channel to be opened for it: one may be mined
+/// before the channel carries it.
+pub const LEAST_BLOCKS_TO_OPEN: u32 = CLIENT_NEEDS_BLOCKS + 1;
 
 /// Why an HTLC was failed back. The lease is as it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -60,6 +69,14 @@ pub enum Refusal {
     /// The client is not connected, so no channel can be opened.
     #[error("the client is not connected")]
     ClientOffline,
+    /// The client would have to refuse it, and the channel be opened for nothing.
+    #[error(
+        "{blocks_left} blocks are left, and {LEAST_BLOCKS_TO_OPEN} are needed to open a channel"
+    )]
+    TooLate {
+        /// The blocks until the HTLC expires at the client.
+        blocks_left: u32,
+    },
     /// Too many HTLCs wait for this SCID.
     #[error("{MAX_HELD_PER_SCID} HTLCs wait for this SCID already")]
     TooManyHeld,
@@ -127,6 +144,10 @@ pub struct Circumstances {
     pub gross_msat: u64,
     /// Whether the client is connected.
     pub client_connected: bool,
+    /// The blocks until the first of those parts expires at the client. `None` if LDK did not say,
+    /// as in an event of an older version: then nothing is refused for it, since the payment may
+    /// well have the time, and if not the client fails it.
+    pub blocks_left: Option<u32>,
     /// The time, in seconds since the Unix epoch.
     pub now: Duration,
 }
@@ -147,7 +168,8 @@ pub fn judge(record: &JitRecord, htlc: &InterceptedHtlc, known: Circumstances) -
     }
 }
 
-/// bLIP-52, "Payment": the LSP checks the time, the client's connection and the size.
+/// bLIP-52, "Payment": the LSP checks the time, the client's connection and the size. That
+/// the payment has enough blocks left is not in the bLIP.
 fn first_payment(record: &JitRecord, known: Circumstances) -> Result<Verdict, Refusal> {
     let terms = &record.opening_fee_params;
     if known.now >= terms.valid_until {
@@ -155,6 +177,9 @@ fn first_payment(record: &JitRecord, known: Circumstances) -> Result<Verdict, Re
     }
     if !known.client_connected {
         return Err(Refusal::ClientOffline);
+    }
+    if let Some(blocks_left) = known.blocks_left.filter(|left| *left < LEAST_BLOCKS_TO_OPEN) {
+        return Err(Refusal::TooLate { blocks_left });
     }
     if record.payment_size_msat.is_some_and(|size| known.gross_msat < size) {
         return Ok(Verdict::Hold(WaitsFor::MoreParts));

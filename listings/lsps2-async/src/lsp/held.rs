@@ -23,6 +23,8 @@ pub struct InterceptedHtlc {
     pub inbound_amount_msat: u64,
     /// What the payer wants forwarded, in msat. It is the gross payment size of LSPS2.
     pub expected_outbound_amount_msat: u64,
+    /// The height at which it expires at the client. `None` in an event that LDK before 0.3 wrote.
+    pub client_expiry: Option<u32>,
 }
 
 impl InterceptedHtlc {
@@ -34,7 +36,7 @@ impl InterceptedHtlc {
             payment_hash,
             inbound_amount_msat,
             expected_outbound_amount_msat,
-            outgoing_htlc_expiry_block_height: _,
+            outgoing_htlc_expiry_block_height: client_expiry,
         } = event
         else {
             return None;
@@ -45,6 +47,7 @@ impl InterceptedHtlc {
             payment_hash: *payment_hash,
             inbound_amount_msat: *inbound_amount_msat,
             expected_outbound_amount_msat: *expected_outbound_amount_msat,
+            client_expiry: *client_expiry,
         })
     }
 }
@@ -128,4 +131,11 @@ impl HeldHtlcs {
 pub fn gross_msat(parts: &[InterceptedHtlc]) -> u64 {
     let amounts = parts.iter().map(|htlc| htlc.expected_outbound_amount_msat);
     amounts.fold(0, u64::saturating_add)
+}
+
+/// How many blocks the first of these HTLCs has left until it expires at the client. `None` if LDK
+/// did not say of any.
+pub fn blocks_left(htlcs: &[InterceptedHtlc], height: u32) -> Option<u32> {
+    let first = htlcs.iter().filter_map(|htlc| htlc.client_expiry).min()?;
+    Some(first.saturating_sub(height))
 }

@@ -27,9 +27,10 @@ use lightning::util::persist::KVStore;
 
 use crate::lease::TrustModel;
 use crate::lsp::decision::{
-    Circumstances, MAX_HELD_PER_SCID, Quote, Refusal, Verdict, WaitsFor, judge,
+    Circumstances, LEAST_BLOCKS_TO_OPEN, MAX_HELD_PER_SCID, Quote, Refusal, Verdict, WaitsFor,
+    judge,
 };
-use crate::lsp::held::{HeldHtlcs, InterceptedHtlc, gross_msat};
+use crate::lsp::held::{HeldHtlcs, InterceptedHtlc, blocks_left, gross_msat};
 use crate::lsp::jit_table::{
     FeePayment, InboundHtlc, JitRecord, JitState, JitTable, JitTableError, OpenChannel, Opening,
     Retired, RetiredWhy, WithheldFunding,
@@ -281,7 +282,8 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
     ) -> Circumstances {
         let parts = self.held.parts(htlc.requested_next_hop_scid, htlc.payment_hash);
         let gross_msat = gross_msat(&parts);
-        Circumstances { gross_msat, client_connected, now }
+        let blocks_left = blocks_left(&parts, self.switch.height());
+        Circumstances { gross_msat, client_connected, blocks_left, now }
     }
 
     /// The record says "opening" before LSPS2 hears of the payment: what LSPS2 then asks for must
@@ -501,6 +503,12 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
     }
 }
 
+/// A payment for a channel that is still to be opened, and that the client would have to refuse.
+fn is_too_late(held: &HeldHtlcs, opening: &Opening, height: u32) -> bool {
+    let parts = opening.intercept_ids.iter().filter_map(|id| held.get(*id)).map(|held| held.htlc);
+    blocks_left(&parts.collect::<Vec<_>>(), height).is_some_and(|left| left < LEAST_BLOCKS_TO_OPEN)
+}
+
 fn knows<L: Lsps2Service>(lsps2: &L, record: &JitRecord) -> bool {
     lsps2.knows(&record.client_node_id, record.user_channel_id)
 }
@@ -529,7 +537,7 @@ fn open_mut(record: &mut JitRecord) -> Option<&mut OpenChannel> {
 
 fn alone(htlc: &InterceptedHtlc, now: Duration) -> Circumstances {
     let gross_msat = htlc.expected_outbound_amount_msat;
-    Circumstances { gross_msat, client_connected: true, now }
+    Circumstances { gross_msat, client_connected: true, blocks_left: None, now }
 }
 
 /// Whether LSPS2 acted.

@@ -309,6 +309,9 @@ pub trait Switch {
     /// Fails a held HTLC. Errors, and does nothing, if it was forwarded or failed before.
     fn fail(&self, intercept_id: InterceptId) -> Result<(), APIError>;
 
+    /// The height of the best block.
+    fn height(&self) -> u32;
+
     /// The channels the LSP opened to `client`.
     fn channels_with(&self, client: &PublicKey) -> Vec<ChannelView>;
 
@@ -336,6 +339,10 @@ impl<M: AChannelManager> Switch for M {
 
     fn fail(&self, intercept_id: InterceptId) -> Result<(), APIError> {
         self.get_cm().fail_intercepted_htlc(intercept_id)
+    }
+
+    fn height(&self) -> u32 {
+        self.get_cm().current_best_block().height
     }
 
     fn channels_with(&self, client: &PublicKey) -> Vec<ChannelView> {

@@ -2,7 +2,7 @@
 //! `lightning-liquidity` 0.3.0-rc3 runs it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bitcoin::Transaction;
@@ -71,6 +71,7 @@ pub(crate) fn htlc(id: u8, hash: u8, amount_msat: u64) -> InterceptedHtlc {
         payment_hash: PaymentHash([hash; 32]),
         inbound_amount_msat: amount_msat,
         expected_outbound_amount_msat: amount_msat,
+        client_expiry: Some(1_000),
     }
 }
 
@@ -190,6 +191,7 @@ pub(crate) struct FakeSwitch {
     pub(crate) channels: Mutex<Vec<ChannelView>>,
     pub(crate) funded: Mutex<Vec<bool>>,
     pub(crate) unusable: AtomicBool,
+    pub(crate) height: AtomicU32,
 }
 
 impl FakeSwitch {
@@ -258,6 +260,10 @@ impl Switch for FakeSwitch {
         self.lose_part(self.take(id)?.payment_hash);
         self.failed.lock().unwrap().push(id);
         Ok(())
+    }
+
+    fn height(&self) -> u32 {
+        self.height.load(Ordering::Relaxed)
     }
 
     fn channels_with(&self, client: &PublicKey) -> Vec<ChannelView> {

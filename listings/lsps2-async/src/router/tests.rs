@@ -34,6 +34,10 @@ const SMALLEST: u64 = 2_000_001;
 /// The largest payment they allow.
 const LARGEST: u64 = 1_000_000_000;
 
+fn three_paths() -> PathPolicy {
+    PathPolicy { max_jit_paths: 3, ..PathPolicy::default() }
+}
+
 fn with_terms(intercept_scid: u64, change: impl FnOnce(&mut Lease)) -> Lease {
     let mut lease = lease(intercept_scid);
     change(&mut lease);
@@ -62,7 +66,7 @@ fn useless() -> [Lease; 5] {
 
 /// What the default policy chooses for a wallet without channels.
 fn without_channels(amount_msat: Option<u64>, leases: &[Lease]) -> PathChoice {
-    PathPolicy::default().choose(amount_msat, None, leases.to_vec(), NOW)
+    three_paths().choose(amount_msat, None, leases.to_vec(), NOW)
 }
 
 fn jit(leases: &[Lease]) -> PathChoice {
@@ -167,6 +171,8 @@ fn there_are_no_more_jit_paths_than_the_policy_allows() {
         let expected = jit(&leases[1..=max_jit_paths]);
         assert_eq!(policy.choose(None, None, leases.clone(), NOW), expected);
     }
+    let one = PathPolicy::default().choose(None, None, leases.clone(), NOW);
+    assert_eq!(one, jit(&leases[1..2]), "a payment cannot span two leases");
     let none = PathPolicy { max_jit_paths: 0, ..PathPolicy::default() };
     assert_eq!(none.choose(None, None, leases.clone(), NOW), PathChoice::Refuse);
     assert_eq!(none.choose(None, Some(0), leases, NOW), PathChoice::Ordinary);
@@ -352,7 +358,7 @@ struct Wallet {
 
 impl Wallet {
     fn with(leases: &[Lease]) -> Self {
-        let (keys, inner, policy) = (keys(40), Inner::default(), PathPolicy::default());
+        let (keys, inner, policy) = (keys(40), Inner::default(), three_paths());
         Self { keys, inner, leases: leases.to_vec(), policy, secp: Secp256k1::new() }
     }
 
@@ -500,6 +506,9 @@ fn absurd_terms_of_one_lsp_leave_the_paths_of_the_others() {
             lease.opening_fee_params.max_payment_size_msat = u64::MAX;
         })
     };
+    let one_path = PathPolicy::default();
+    let choice = one_path.choose(None, None, vec![absurd(1), of_lsp(2, 2)], NOW);
+    assert_eq!(choice, jit(&[of_lsp(2, 2)]), "it takes no place");
     let wallet = Wallet::with(&[absurd(1), of_lsp(2, 2)]);
     assert_eq!(introductions(&wallet.jit_paths()), [node(2)]);
     assert_eq!(Wallet::with(&[absurd(1)]).paths(async_offer(None), &[], None), Err(()));

@@ -32,6 +32,11 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
         if !connected(&record.client_node_id) {
             return Ok(OpenDecision::WaitForClient);
         }
+        if is_too_late(&self.held, opening, self.switch.height()) {
+            // Blocks were mined while the client was away, or while this node was.
+            self.take_back_opening(lsps2, record, now).await?;
+            return Ok(OpenDecision::Stale);
+        }
         Ok(self.plan_once(&record, opening.amt_to_forward_msat))
     }
 
@@ -73,8 +78,10 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
             if !connected(&record.client_node_id) || self.view_by_user_id(&record).is_some() {
                 continue;
             }
-            // Only for a payment LDK still holds; else the deadline ends it.
-            if !opening.intercept_ids.iter().any(|id| self.held.get(*id).is_some()) {
+            // Only for a payment LDK still holds; else the deadline ends it. One that is late is
+            // the sweep's.
+            let is_held = opening.intercept_ids.iter().any(|id| self.held.get(*id).is_some());
+            if !is_held || is_too_late(&self.held, opening, self.switch.height()) {
                 continue;
             }
             if let OpenDecision::Open(plan) = self.plan_once(&record, opening.amt_to_forward_msat) {

@@ -31,7 +31,9 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
             let JitState::Opening(opening) = &record.state else {
                 continue;
             };
-            if !is_older(opening.since, now, self.settings.open_deadline) {
+            let no_channel = self.view_by_user_id(&record).is_none();
+            let late = no_channel && is_too_late(&self.held, opening, self.switch.height());
+            if !late && !is_older(opening.since, now, self.settings.open_deadline) {
                 continue;
             }
             let (scid, id) = (record.scid, record.user_channel_id);

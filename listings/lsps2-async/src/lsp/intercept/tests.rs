@@ -6,6 +6,7 @@ use lightning::types::payment::PaymentHash;
 use proptest::prelude::*;
 
 use super::*;
+use crate::lsp::decision::CLIENT_NEEDS_BLOCKS;
 use crate::lsp::testing::*;
 
 struct Bench {
@@ -170,6 +171,64 @@ async fn bad_payments_are_failed_and_the_lease_survives() {
     bench.online = true;
     let opening = bench.intercept(htlc(5, 5, smallest)).await;
     assert!(matches!(opening, Intercepted::OpeningChannel(_)));
+}
+
+/// 41 blocks are what an LDK client needs, and one may be mined while the channel opens.
+#[tokio::test]
+async fn a_payment_with_41_blocks_left_opens_nothing_and_one_with_42_does() {
+    assert_eq!((CLIENT_NEEDS_BLOCKS, LEAST_BLOCKS_TO_OPEN), (41, 42));
+    let mut bench = Bench::new(sold()).await;
+    bench.switch.height.store(100, Ordering::Relaxed);
+    let until = |id, client_expiry| InterceptedHtlc { client_expiry, ..htlc(id, id, PAYMENT) };
+    for (id, expiry, blocks_left) in [(1, 141, 41), (2, 100, 0), (3, 99, 0)] {
+        let late = bench.intercept(until(id, Some(expiry))).await;
+        assert_eq!(late, Intercepted::Refused(Refusal::TooLate { blocks_left }));
+    }
+    assert_eq!((bench.failed(), bench.held()), (vec![1, 2, 3], 0));
+    assert_eq!(bench.state(), JitState::Sold);
+    let in_time = bench.intercept(until(4, Some(142))).await;
+    assert!(matches!(in_time, Intercepted::OpeningChannel(_)));
+}
+
+#[tokio::test]
+async fn an_expiry_that_ldk_did_not_say_refuses_nothing() {
+    let mut bench = Bench::new(sold()).await;
+    bench.switch.height.store(u32::MAX, Ordering::Relaxed);
+    let unsaid = InterceptedHtlc { client_expiry: None, ..htlc(1, 1, PAYMENT) };
+    assert!(matches!(bench.intercept(unsaid).await, Intercepted::OpeningChannel(_)));
+}
+
+/// The client claims all parts or none: the one that expires first decides.
+#[tokio::test]
+async fn the_first_part_to_expire_decides() {
+    let mut bench = Bench::new(fixed(2 * PAYMENT)).await;
+    let early = InterceptedHtlc { client_expiry: Some(142), ..htlc(1, 1, PAYMENT) };
+    bench.switch.height.store(100, Ordering::Relaxed);
+    assert_eq!(bench.intercept(early).await, Intercepted::Held(WaitsFor::MoreParts));
+    bench.switch.height.store(101, Ordering::Relaxed);
+    let late = bench.intercept(htlc(2, 1, PAYMENT)).await;
+    assert_eq!(late, Intercepted::Refused(Refusal::TooLate { blocks_left: 41 }));
+    assert_eq!((bench.failed(), bench.held()), (vec![1, 2], 0));
+}
+
+/// Blocks that are mined before the channel is created count too.
+#[tokio::test]
+async fn blocks_mined_while_the_client_is_away_end_the_opening() {
+    let mut bench = Bench::new(sold()).await;
+    bench.intercept(htlc(1, 1, PAYMENT)).await;
+    bench.online = false;
+    assert_eq!(bench.open_event().await, OpenDecision::WaitForClient);
+    bench.switch.height.store(1_000 - 41, Ordering::Relaxed);
+    assert!(bench.desk.pending_opens(|_| true).is_empty());
+    bench.sweep().await;
+    assert_eq!((bench.failed(), bench.state()), (vec![1], JitState::Sold));
+
+    bench.switch.height.store(0, Ordering::Relaxed);
+    bench.online = true;
+    bench.intercept(htlc(2, 2, PAYMENT)).await;
+    bench.switch.height.store(1_000 - 41, Ordering::Relaxed);
+    assert_eq!(bench.open_event().await, OpenDecision::Stale);
+    assert_eq!((bench.failed(), bench.state()), (vec![1, 2], JitState::Sold));
 }
 
 #[tokio::test]
