@@ -15,7 +15,7 @@ use lightning::offers::offer::Offer;
 use lightning::routing::gossip::NodeId;
 use lightning::routing::router::{Path, PaymentParameters, Route, RouteHop, RouteParameters};
 use lightning::types::features::{ChannelFeatures, NodeFeatures};
-use lightning::types::payment::PaymentHash;
+use lightning::types::payment::{PaymentHash, PaymentSecret};
 use lightning_liquidity::lsps0::ser::LSPSDateTime;
 use lightning_liquidity::lsps2::msgs::LSPS2OpeningFeeParams;
 use lsps2_async::bolt11::InvoiceTerms;
@@ -221,7 +221,7 @@ fn send_in_parts(world: &World, lease: &Lease, parts_msat: &[u64], onion: Onion)
     let payee = PaymentParameters::from_node_id(world.recipient().id(), onion.final_cltv_delta);
     let params = RouteParameters::from_payment_params_and_value(payee, parts_msat.iter().sum());
     let route = Route { paths, route_params: Some(params) };
-    let id = PaymentId(onion.hash.0);
+    let id = PaymentId(onion.fields.payment_secret.unwrap().0);
     payer.channel_manager().send_payment_with_route(route, onion.hash, onion.fields, id).unwrap();
 }
 
@@ -331,6 +331,80 @@ async fn a_payer_that_leaves_the_lease_out_of_the_onion_is_refused_by_ldk() {
 }
 
 // What the guard and the desk do.
+
+/// A payer strips the metadata, so the channel is there and nobody has paid for it: its LSP withholds
+/// the funding. LDK's own invoice now leads over that channel, past the desk and its fee. Claimed, it
+/// would give the preimage for a channel that may never be funded.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ldks_own_invoice_over_an_unfunded_channel_is_not_claimed() {
+    let story = story(TrustModel::ClientTrustsLsp);
+    let (world, lease) = world_with_lease(Chain::embedded(), story, Some(AMOUNT_MSAT)).await;
+    let invoice = world.recipient().jit_invoice(&lease, HOUR).unwrap();
+    let from = world.transcript.position();
+    let mut onion = of_invoice(&invoice);
+    onion.fields.payment_metadata = None;
+    send_in_parts(&world, &lease, &[AMOUNT_MSAT], onion);
+    world.see_htlc(from, "payer", HtlcState::Failed).await.unwrap();
+    assert!(world.chain.mempool().await.unwrap().is_empty(), "the funding is withheld");
+
+    let (from, before) = (world.transcript.position(), payers_money(&world));
+    let params = Bolt11InvoiceParameters { amount_msats: Some(40_000_000), ..Default::default() };
+    let around = world.recipient().channel_manager().create_bolt11_invoice(params).unwrap();
+    world.payer().pay_invoice(&around, None).unwrap();
+    let reason = world.see_judgement(from).await.unwrap().expect_err("the recipient claimed it");
+    assert_eq!(reason, "no fee, or not all of it, was taken over a channel that is not confirmed");
+    world.see_htlc(from, "payer", HtlcState::Failed).await.unwrap();
+    assert_eq!(payers_money(&world), before, "the payer has everything back");
+
+    // Over the lease the fee is paid, and the channel funded.
+    let from = world.transcript.position();
+    world.payer().pay_invoice(&invoice, None).unwrap();
+    let books = world.settled(from).await.unwrap();
+    assert_eq!(books.opening_fee_msat, FEE_MSAT);
+    funding_came_at_its_time(&world, TrustModel::ClientTrustsLsp).await;
+    world.stop().await;
+}
+
+/// A payer sends a part of its own making first: same hash, wrong secret. It must carry no share of the
+/// fee, or the wallet would claim while the LSP still waits for the rest, with the funding withheld.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_part_with_a_wrong_secret_takes_no_share_of_the_fee_with_it() {
+    let story = story(TrustModel::ClientTrustsLsp);
+    let (world, lease) = world_with_lease(Chain::embedded(), story, Some(AMOUNT_MSAT)).await;
+    let invoice = world.recipient().jit_invoice(&lease, HOUR).unwrap();
+    let from = world.transcript.position();
+    let mut wrong = of_invoice(&invoice);
+    wrong.fields.payment_secret = Some(PaymentSecret([7; 32]));
+    wrong.fields.total_mpp_amount_msat = AMOUNT_MSAT - 1;
+    send_in_parts(&world, &lease, &[AMOUNT_MSAT - 1], wrong);
+    world.see_htlc(from, "lsp", HtlcState::Intercepted).await.unwrap();
+    send_in_parts(&world, &lease, &[AMOUNT_MSAT], of_invoice(&invoice));
+    let claimed = world.see_htlc(from, "recipient", HtlcState::Claimed).await.unwrap();
+    let What::Htlc { skimmed_fee_msat, .. } = claimed.what else { unreachable!() };
+    assert_eq!(skimmed_fee_msat, FEE_MSAT);
+    funding_came_at_its_time(&world, TrustModel::ClientTrustsLsp).await;
+    world.stop().await;
+}
+
+/// A BOLT 11 payer sees the LSP's delta and need not keep to it: LDK checks 48 blocks, its own minimum,
+/// for an HTLC that it intercepts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_payer_of_an_invoice_can_leave_the_lsp_48_blocks_of_its_72() {
+    let story = story(TrustModel::LspTrustsClient);
+    let (world, lease) = world_with_lease(Chain::embedded(), story, Some(AMOUNT_MSAT)).await;
+    assert_eq!(lease.cltv_expiry_delta, 72);
+    let invoice = world.recipient().jit_invoice(&lease, HOUR).unwrap();
+    let with_delta = |cltv_expiry_delta| Lease { cltv_expiry_delta, ..lease.clone() };
+    let from = world.transcript.position();
+    send_in_parts(&world, &with_delta(47), &[AMOUNT_MSAT], of_invoice(&invoice));
+    world.see_htlc(from, "payer", HtlcState::Failed).await.unwrap();
+    let at_desk = |e: &Entry| matches!(e.what, What::Htlc { state: HtlcState::Intercepted, .. });
+    assert!(!world.transcript.since(from).iter().any(at_desk));
+    let from = world.transcript.position();
+    send_in_parts(&world, &with_delta(48), &[AMOUNT_MSAT], of_invoice(&invoice));
+    world.settled(from).await.unwrap();
+    world.stop().await;
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_lsp_that_skims_one_msat_more_from_an_invoice_gets_nothing() {

@@ -32,7 +32,7 @@
 //! }
 //! ```
 
-use crate::lease::{Consumption, Lease, LeaseId, LeaseRecord, LeaseState};
+use crate::lease::{Consumption, Lease, LeaseId, LeaseRecord, LeaseState, TrustModel};
 use crate::metadata::{LeaseMetadata, MetadataError};
 use bitcoin::secp256k1::PublicKey;
 use core::time::Duration;
@@ -74,6 +74,10 @@ pub struct Arrival<'a> {
     pub amount_msat: u64,
     /// What the channel's counterparty kept, in msat, summed over the parts.
     pub skimmed_fee_msat: u64,
+    /// What the payer says it pays in all, in msat, before any fee
+    /// (`RecipientOnionFields::total_mpp_amount_msat`). What LDK says was skimmed is not enough: it
+    /// adds up what the peer wrote into each HTLC, and in a release build that sum can wrap around.
+    pub total_msat: Option<u64>,
     /// The metadata that came with the payment: see [`Arrival::metadata_of`].
     pub metadata: Option<&'a BTreeMap<u64, Vec<u8>>>,
     /// The counterparty of each channel the payment came over.
@@ -82,6 +86,9 @@ pub struct Arrival<'a> {
     pub channel_id: ChannelId,
     /// What the wallet knows of those channels.
     pub channel_use: ChannelUse,
+    /// Whether any of those channels was accepted for a lease, had no fee taken over it yet, and is
+    /// not confirmed.
+    pub unfunded: bool,
 }
 
 /// What a wallet knows of the channel a payment came over. An opening fee pays for one channel.
@@ -131,7 +138,7 @@ impl Arrival<'_> {
 /// What to do with a payment that may be claimed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Nothing was skimmed: call `claim_funds`.
+    /// Nothing was skimmed, over a channel that is paid for or confirmed: call `claim_funds`.
     Claim,
     /// The agreed fee was skimmed: [`consume`](crate::lease::LeaseStore::consume) the lease, and
     /// call `claim_funds` only after that has returned `Ok`.
@@ -146,6 +153,26 @@ pub enum Verdict {
 /// Why a payment must be failed back (`ChannelManager::fail_htlc_backwards`).
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Refusal {
+    /// The parts do not add up to the payment.
+    #[error("{gross_msat} msat came, skimmed fee included, of a payment of {total_msat} msat")]
+    Incomplete {
+        /// What came and what was skimmed, in msat.
+        gross_msat: u64,
+        /// What the payer sent, in msat.
+        total_msat: u64,
+    },
+    /// Too little was skimmed, over a channel for which a fee is owed. The LSP may be withholding the
+    /// funding until the fee is paid: a preimage would be given away for a channel that never comes.
+    #[error("no fee, or not all of it, was taken over a channel that is not confirmed")]
+    FeeNotTaken,
+    /// The fee was taken from a payment that cannot open a channel under the lease.
+    #[error("a fee was skimmed from {gross_msat} msat: the lease is for {smallest_msat} or more")]
+    TooSmall {
+        /// The payment before the fee, in msat.
+        gross_msat: u64,
+        /// The smallest payment under the lease, in msat.
+        smallest_msat: u64,
+    },
     /// The channel was opened, and paid for, under another lease.
     #[error("{skimmed_fee_msat} msat were skimmed over a channel that lease {by} has paid for")]
     ChannelPaid {
@@ -235,8 +262,12 @@ pub fn judge(
     policy: &ClaimPolicy,
     now: Duration,
 ) -> Result<Verdict, Refusal> {
+    let gross_msat = gross_msat(arrival)?;
     if arrival.skimmed_fee_msat == 0 {
-        return Ok(Verdict::Claim);
+        return match arrival.unfunded && !is_free(arrival, gross_msat, lookup) {
+            true => Err(Refusal::FeeNotTaken),
+            false => Ok(Verdict::Claim),
+        };
     }
     let agreed = agreement(arrival)?;
     check_peers(arrival.channel_peers, &agreed)?;
@@ -248,7 +279,8 @@ pub fn judge(
         LeaseState::Expired => return Err(expired(&lease, now)),
     }
     check_channel(arrival, &lease)?;
-    check_fee(arrival, &lease)?;
+    check_fee(arrival, gross_msat, &lease)?;
+    check_is_whole(arrival, &lease)?;
     let consumption = consumption(arrival);
     Ok(Verdict::ConsumeThenClaim { lease: lease.id, consumption })
 }
@@ -313,18 +345,52 @@ fn expired(lease: &Lease, now: Duration) -> Refusal {
     Refusal::Expired { valid_until, now }
 }
 
-fn check_fee(arrival: &Arrival<'_>, lease: &Lease) -> Result<(), Refusal> {
+/// What the payer sent: the fee is a share of that, not of what is left of it.
+fn gross_msat(arrival: &Arrival<'_>) -> Result<u64, Refusal> {
+    let Arrival { amount_msat, skimmed_fee_msat, .. } = *arrival;
+    let gross_msat = amount_msat
+        .checked_add(skimmed_fee_msat)
+        .ok_or(Refusal::Overflow { amount_msat, skimmed_fee_msat })?;
+    match arrival.total_msat.filter(|total_msat| gross_msat < *total_msat) {
+        Some(total_msat) => Err(Refusal::Incomplete { gross_msat, total_msat }),
+        None => Ok(gross_msat),
+    }
+}
+
+/// Whether the payment came under a lease that costs nothing.
+fn is_free(
+    arrival: &Arrival<'_>,
+    gross_msat: u64,
+    lookup: impl Fn(&LeaseId) -> Option<LeaseRecord>,
+) -> bool {
+    let lease = agreement(arrival).and_then(|agreed| find_lease(&agreed, lookup));
+    lease.is_ok_and(|record| record.lease.opening_fee_msat(gross_msat) == Some(0))
+}
+
+fn check_fee(arrival: &Arrival<'_>, gross_msat: u64, lease: &Lease) -> Result<(), Refusal> {
     let Arrival { amount_msat, skimmed_fee_msat, .. } = *arrival;
     let overflow = Refusal::Overflow { amount_msat, skimmed_fee_msat };
-    // The fee is a share of what the payer sent, not of what is left of it.
-    let Some(gross_msat) = amount_msat.checked_add(skimmed_fee_msat) else {
-        return Err(overflow);
-    };
     let agreed_msat = lease.opening_fee_msat(gross_msat).ok_or(overflow)?;
     if skimmed_fee_msat > agreed_msat {
         return Err(Refusal::TooMuch { skimmed_fee_msat, gross_msat, agreed_msat });
     }
-    Ok(())
+    // The least fee of a lease may be nearly all of a payment that is smaller than it allows.
+    match lease.smallest_htlc_msat().filter(|smallest_msat| gross_msat < *smallest_msat) {
+        Some(smallest_msat) => Err(Refusal::TooSmall { gross_msat, smallest_msat }),
+        None => Ok(()),
+    }
+}
+
+/// An LSP that is trusted funds the channel once the *whole* fee is paid. A wallet cannot know what
+/// the LSP asks for under a lease of variable size, only the least.
+fn check_is_whole(arrival: &Arrival<'_>, lease: &Lease) -> Result<(), Refusal> {
+    let least_msat = lease.smallest_htlc_msat().and_then(|size| lease.opening_fee_msat(size));
+    let is_trusted = lease.trust_model == TrustModel::ClientTrustsLsp;
+    let is_short = least_msat.is_some_and(|least_msat| arrival.skimmed_fee_msat < least_msat);
+    match is_trusted && arrival.unfunded && is_short {
+        true => Err(Refusal::FeeNotTaken),
+        false => Ok(()),
+    }
 }
 
 fn consumption(arrival: &Arrival<'_>) -> Consumption {

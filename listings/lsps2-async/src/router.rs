@@ -195,7 +195,7 @@ where
     fn choose(&self, amount_msat: Option<u64>, channels: &mut Vec<ChannelDetails>) -> PathChoice {
         let now = self.time.duration_since_epoch();
         let leases = self.leases.active_leases(now);
-        channels.retain(|channel| is_funded_or_paid(channel, &leases));
+        channels.retain(|channel| is_funded_or_paid(channel, &leases, &self.leases));
         let inbound =
             channels.iter().filter(|c| c.is_usable).map(|c| c.inbound_capacity_msat).max();
         self.policy.choose(amount_msat, inbound, leases, now)
@@ -225,10 +225,18 @@ where
 }
 
 /// A JIT channel whose fee is still owed may have a funding transaction that its LSP withholds, and
-/// will withhold for as long as nobody pays the fee. An ordinary path over it carries no fee.
-fn is_funded_or_paid(channel: &ChannelDetails, leases: &[Lease]) -> bool {
+/// will withhold for as long as nobody pays the fee. An ordinary path over it carries no fee. That
+/// does not end with the lease: then there is nothing left that could pay it.
+fn is_funded_or_paid(
+    channel: &ChannelDetails,
+    active: &[Lease],
+    leases: &impl ActiveLeases,
+) -> bool {
     let confirmed = channel.confirmations.is_some_and(|confirmations| confirmations > 0);
-    confirmed || leases.iter().all(|lease| lease.id.lsp_node_id != channel.counterparty.node_id)
+    let owes = is_jit(channel.user_channel_id) && !leases.was_paid_for(&channel.channel_id);
+    let may_owe =
+        active.iter().any(|lease| lease.id.lsp_node_id == channel.counterparty.node_id);
+    confirmed || !(owes || may_owe)
 }
 
 /// Step 2 and the first half of step 3: the lease goes into the metadata, and what the path is

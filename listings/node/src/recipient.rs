@@ -356,6 +356,8 @@ impl RecipientRole {
             channel_peers: &peers,
             channel_id: payment.channels.first().map_or(ChannelId([0; 32]), |(id, _)| *id),
             channel_use: self.use_of(&payment.channels),
+            total_msat: payment.onion_fields.as_ref().map(|fields| fields.total_mpp_amount_msat),
+            unfunded: self.are_unfunded(&payment.channels),
         };
         if payment.has_unknown_even_tlv() {
             // LDK would fail the HTLC in `claim_funds`, after the lease is spent.
@@ -419,6 +421,17 @@ impl RecipientRole {
             }
             _ => ChannelUse::Other,
         }
+    }
+
+    /// Whether the LSP of one of them may be withholding its funding until its fee is paid.
+    fn are_unfunded(&self, channels: &[(ChannelId, Option<u128>)]) -> bool {
+        let known = self.node.channel_manager.list_channels();
+        channels.iter().any(|(id, user_channel_id)| {
+            let confirmed = |c: &ChannelDetails| c.confirmations.is_some_and(|blocks| blocks > 0);
+            let is_funded = known.iter().any(|c| c.channel_id == *id && confirmed(c));
+            let is_paid = self.node.leases.paid_over(id).is_some();
+            user_channel_id.is_some_and(is_jit) && !is_paid && !is_funded
+        })
     }
 
     fn claim(&self, payment: &Claimable) {
@@ -547,7 +560,9 @@ impl Role for RecipientRole {
                 // From here on nothing may be skimmed in this payment's name any more.
                 self.node.leases.settle(&payment_hash).await.map_err(|_| ReplayEvent())?;
                 self.set_skimming();
-                let skimmed = htlcs.iter().map(|h| h.counterparty_skimmed_fee_msat).sum();
+                // What the peer has written: the sum may be beyond any amount.
+                let skims = htlcs.iter().map(|h| h.counterparty_skimmed_fee_msat);
+                let skimmed = skims.fold(0, u64::saturating_add);
                 let hash = Some(payment_hash);
                 self.node.note_htlc(HtlcState::Claimed, hash, amount_msat, skimmed, None);
                 Ok(())

@@ -20,6 +20,8 @@ struct Case {
     peers: Vec<PublicKey>,
     record: Option<LeaseRecord>,
     channel_use: ChannelUse,
+    total: Option<u64>,
+    unfunded: bool,
     now: Duration,
 }
 
@@ -37,6 +39,8 @@ fn skimming(skim: u64) -> Case {
         peers: vec![node(1)],
         record: Some(active(lease(1))),
         channel_use: ChannelUse::Jit,
+        total: None,
+        unfunded: false,
         now: VALID_UNTIL - DAY,
     }
 }
@@ -60,6 +64,8 @@ impl Case {
             channel_peers: &self.peers,
             channel_id: ChannelId([4; 32]),
             channel_use: self.channel_use,
+            total_msat: self.total,
+            unfunded: self.unfunded,
         };
         let lookup = |id: &LeaseId| self.record.clone().filter(|record| record.lease.id == *id);
         judge(&arrival, lookup, &ClaimPolicy::default(), self.now)
@@ -78,11 +84,91 @@ impl Case {
 
 #[test]
 fn without_a_skim_nothing_is_asked() {
-    let stranger = Case { metadata: None, peers: vec![], record: None, ..skimming(0) };
+    let funded = skimming(0);
+    let stranger = Case { metadata: None, peers: vec![], record: None, ..funded.clone() };
     assert_eq!(stranger.judge(), Ok(Verdict::Claim));
-    assert_eq!(in_state(LeaseState::Expired, 0).judge(), Ok(Verdict::Claim));
-    let consumed = in_state(LeaseState::Consumed(spent_by(8, FEE, true)), 0);
-    assert_eq!(consumed.judge(), Ok(Verdict::Claim));
+    let expired = Some(LeaseRecord { lease: lease(1), state: LeaseState::Expired });
+    assert_eq!(Case { record: expired, ..funded.clone() }.judge(), Ok(Verdict::Claim));
+    let state = LeaseState::Consumed(spent_by(8, FEE, true));
+    let consumed = Some(LeaseRecord { lease: lease(1), state });
+    assert_eq!(Case { record: consumed, ..funded }.judge(), Ok(Verdict::Claim));
+}
+
+/// The LSP withholds the funding until the fee is paid. An invoice that leads around the intercept
+/// SCID, or a part that slips through in full, must not get the preimage for an unfunded channel.
+#[test]
+fn over_an_unfunded_channel_somebody_has_to_pay_the_fee() {
+    let nothing = || Case { unfunded: true, ..skimming(0) };
+    assert_eq!(nothing().refusal(), Refusal::FeeNotTaken);
+    assert_eq!(Case { metadata: None, ..nothing() }.refusal(), Refusal::FeeNotTaken);
+    let mixed = Case { channel_use: ChannelUse::Other, ..nothing() };
+    assert_eq!(mixed.refusal(), Refusal::FeeNotTaken);
+
+    let mut free = lease(1);
+    free.opening_fee_params.min_fee_msat = 0;
+    free.opening_fee_params.proportional = 0;
+    let record = Some(active(free.clone()));
+    let free = Case { metadata: metadata_of(&free), record, ..nothing() };
+    assert_eq!(free.judge(), Ok(Verdict::Claim));
+    assert_eq!(Case { record: None, ..free }.refusal(), Refusal::FeeNotTaken);
+}
+
+/// A part of the fee is as good as none: it can have been on a part of the payment that was refused.
+#[test]
+fn an_lsp_that_is_trusted_must_take_its_whole_fee() {
+    for (size, least) in [(Some(GROSS), FEE), (None, 2_000_000)] {
+        let mut lease = lease(1);
+        (lease.payment_size_msat, lease.trust_model) = (size, TrustModel::ClientTrustsLsp);
+        let record = Some(active(lease.clone()));
+        let paying = |skim| Case {
+            metadata: metadata_of(&lease),
+            record: record.clone(),
+            unfunded: true,
+            ..skimming(skim)
+        };
+        assert!(paying(least).is_accepted());
+        assert_eq!(paying(least - 1).refusal(), Refusal::FeeNotTaken);
+        assert!(Case { unfunded: false, ..paying(least - 1) }.is_accepted());
+    }
+}
+
+/// LDK `0.3.0-rc3` adds up the skims that the peer wrote into the parts of a payment, without looking
+/// for an overflow (`total_counterparty_skimmed_msat`, channelmanager.rs): two parts of 1 msat that
+/// name 2^63 msat each arrive as 2 msat of which nothing was skimmed.
+#[test]
+fn skims_that_wrap_around_do_not_pass_for_none() {
+    let skims = [1 << 63, 1 << 63];
+    let wrapped = skims.into_iter().fold(0, u64::wrapping_add);
+    for (skim, unfunded) in [(wrapped, true), (wrapped, false), (wrapped + 1, true)] {
+        let case = Case { amount: 2, total: Some(GROSS), unfunded, ..skimming(skim) };
+        let incomplete = Refusal::Incomplete { gross_msat: 2 + skim, total_msat: GROSS };
+        assert_eq!(case.refusal(), incomplete);
+    }
+    assert!(Case { total: Some(GROSS), ..skimming(FEE) }.is_accepted());
+    let one_short = Case { total: Some(GROSS + 1), ..skimming(FEE) };
+    assert!(matches!(one_short.refusal(), Refusal::Incomplete { .. }));
+}
+
+/// A payment that may not open a channel may not pay for one either: of one msat more than the least
+/// fee, one msat would be left.
+#[test]
+fn a_payment_smaller_than_the_lease_allows_pays_no_fee() {
+    let mut variable = lease(1);
+    variable.opening_fee_params.min_payment_size_msat = 10_000_000;
+    let mut fixed = variable.clone();
+    fixed.payment_size_msat = Some(GROSS);
+    for (lease, smallest_msat, skim) in [(variable, 10_000_000, 2_000_000), (fixed, GROSS, FEE)] {
+        let paying = |gross: u64| Case {
+            amount: gross - skim,
+            metadata: metadata_of(&lease),
+            record: Some(active(lease.clone())),
+            ..skimming(skim)
+        };
+        let gross_msat = smallest_msat - 1;
+        let too_small = Refusal::TooSmall { gross_msat, smallest_msat };
+        assert_eq!(paying(gross_msat).refusal(), too_small);
+        assert!(paying(smallest_msat).is_accepted());
+    }
 }
 
 #[test]
@@ -295,6 +381,9 @@ proptest! {
         match verdict {
             Ok(_) => prop_assert!(agreed),
             Err(Refusal::TooMuch { .. }) => prop_assert!(!agreed),
+            Err(Refusal::TooSmall { smallest_msat, .. }) => {
+                prop_assert!(gross < u128::from(smallest_msat));
+            }
             Err(Refusal::Overflow { .. }) => prop_assert!(gross * 1_000_000 > u128::from(u64::MAX)),
             Err(other) => prop_assert!(false, "{}", other),
         }

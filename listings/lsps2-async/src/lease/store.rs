@@ -330,18 +330,30 @@ fn usable(leases: impl Iterator<Item = Lease>, now: Duration) -> Vec<Lease> {
 pub trait ActiveLeases {
     /// The usable leases at `now` (seconds since the Unix epoch), newest validity first.
     fn active_leases(&self, now: Duration) -> Vec<Lease>;
+
+    /// Whether an opening fee was taken over this channel. `false` keeps an unconfirmed JIT channel out
+    /// of every invoice.
+    fn was_paid_for(&self, channel_id: &ChannelId) -> bool;
 }
 
 impl<K: KVStore> ActiveLeases for LeaseStore<K> {
     fn active_leases(&self, now: Duration) -> Vec<Lease> {
         self.active(now)
     }
+
+    fn was_paid_for(&self, channel_id: &ChannelId) -> bool {
+        self.paid_over(channel_id).is_some()
+    }
 }
 
-/// For tests, and for leases that live elsewhere.
+/// For tests, and for leases that live elsewhere. It knows of no fee that was paid.
 impl ActiveLeases for Vec<Lease> {
     fn active_leases(&self, now: Duration) -> Vec<Lease> {
         usable(self.iter().cloned(), now)
+    }
+
+    fn was_paid_for(&self, _: &ChannelId) -> bool {
+        false
     }
 }
 
@@ -349,10 +361,18 @@ impl<T: ActiveLeases + ?Sized> ActiveLeases for &T {
     fn active_leases(&self, now: Duration) -> Vec<Lease> {
         (**self).active_leases(now)
     }
+
+    fn was_paid_for(&self, channel_id: &ChannelId) -> bool {
+        (**self).was_paid_for(channel_id)
+    }
 }
 
 impl<T: ActiveLeases + ?Sized> ActiveLeases for Arc<T> {
     fn active_leases(&self, now: Duration) -> Vec<Lease> {
         (**self).active_leases(now)
+    }
+
+    fn was_paid_for(&self, channel_id: &ChannelId) -> bool {
+        (**self).was_paid_for(channel_id)
     }
 }

@@ -226,7 +226,9 @@ fn over_channel(open: &OpenChannel, htlc: &InterceptedHtlc) -> Verdict {
         Some(fee) if fee.intercept_ids.contains(&htlc.intercept_id) => {
             Verdict::FeePaymentLost(open.channel_id)
         }
-        Some(fee) if fee.payment_hash == htlc.payment_hash => {
+        // Shared by several parts, the fee is whole only if the client claims all of these: one more
+        // in full could stand in for one that the client refuses, with a share of the fee.
+        Some(fee) if fee.payment_hash == htlc.payment_hash && fee.intercept_ids.len() == 1 => {
             Verdict::ForwardInFull(open.channel_id)
         }
         Some(_) => Verdict::Hold(WaitsFor::FeePayment),

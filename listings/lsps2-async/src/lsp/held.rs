@@ -133,6 +133,19 @@ pub fn gross_msat(parts: &[InterceptedHtlc]) -> u64 {
     amounts.fold(0, u64::saturating_add)
 }
 
+/// The parts that a fixed-size lease opens its channel for: none of them can be left out. Anybody who
+/// knows the hash can add a part that the client will refuse, and with it a share of the fee.
+pub fn needed(mut parts: Vec<InterceptedHtlc>, size_msat: u64) -> Vec<InterceptedHtlc> {
+    let mut left_msat = gross_msat(&parts);
+    parts.retain(|part| {
+        let rest_msat = left_msat.saturating_sub(part.expected_outbound_amount_msat);
+        let is_needed = rest_msat < size_msat;
+        left_msat = if is_needed { left_msat } else { rest_msat };
+        is_needed
+    });
+    parts
+}
+
 /// How many blocks the first of these HTLCs has left until it expires at the client. `None` if LDK
 /// did not say of any.
 pub fn blocks_left(htlcs: &[InterceptedHtlc], height: u32) -> Option<u32> {

@@ -30,7 +30,7 @@ use crate::lsp::decision::{
     Circumstances, LEAST_BLOCKS_TO_OPEN, MAX_HELD_PER_SCID, Quote, Refusal, Verdict, WaitsFor,
     judge,
 };
-use crate::lsp::held::{HeldHtlcs, InterceptedHtlc, blocks_left, gross_msat};
+use crate::lsp::held::{HeldHtlcs, InterceptedHtlc, blocks_left, gross_msat, needed};
 use crate::lsp::jit_table::{
     FeePayment, InboundHtlc, JitRecord, JitState, JitTable, JitTableError, OpenChannel, Opening,
     Retired, RetiredWhy, WithheldFunding,
@@ -258,7 +258,7 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
         client_connected: bool,
         now: Duration,
     ) -> Result<Intercepted, JitTableError> {
-        let known = self.circumstances(&htlc, client_connected, now);
+        let known = self.circumstances(&record, &htlc, client_connected, now);
         match judge(&record, &htlc, known) {
             Verdict::Refuse(why) => Ok(self.refuse_payment(&htlc, why)),
             Verdict::Hold(what) => Ok(Intercepted::Held(what)),
@@ -276,14 +276,24 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
 
     fn circumstances(
         &self,
+        record: &JitRecord,
         htlc: &InterceptedHtlc,
         client_connected: bool,
         now: Duration,
     ) -> Circumstances {
-        let parts = self.held.parts(htlc.requested_next_hop_scid, htlc.payment_hash);
+        let parts = self.parts(record, htlc);
         let gross_msat = gross_msat(&parts);
         let blocks_left = blocks_left(&parts, self.switch.height());
         Circumstances { gross_msat, client_connected, blocks_left, now }
+    }
+
+    /// What waits here of a payment, without what the lease does not need.
+    fn parts(&self, record: &JitRecord, htlc: &InterceptedHtlc) -> Vec<InterceptedHtlc> {
+        let parts = self.held.parts(record.scid, htlc.payment_hash);
+        match record.payment_size_msat {
+            Some(size_msat) => needed(parts, size_msat),
+            None => parts,
+        }
     }
 
     /// The record says "opening" before LSPS2 hears of the payment: what LSPS2 then asks for must
@@ -299,7 +309,7 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
         if !knows(lsps2, &record) {
             return self.retire_lost(record, now).await;
         }
-        let parts = self.held.parts(record.scid, htlc.payment_hash);
+        let parts = self.parts(&record, &htlc);
         let sizing = &self.settings.sizing;
         if sizing.channel_value_sat(quote.amt_to_forward_msat).is_none() {
             let why = Refusal::ChannelTooLarge(quote.amt_to_forward_msat);

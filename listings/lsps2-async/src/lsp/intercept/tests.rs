@@ -309,6 +309,53 @@ async fn a_fixed_size_payment_in_parts_reaches_the_fee_by_the_sum() {
     assert_eq!(*bench.lsps2.sums.lock().unwrap(), [FEE / 2, FEE]);
 }
 
+/// A payer, or anybody on the way, adds parts with the same hash that the client will refuse. The fee
+/// must not be divided among them: what they carry nobody pays.
+#[tokio::test]
+async fn a_part_that_the_lease_does_not_need_carries_no_fee() {
+    let mut bench = Bench::new(fixed(PAYMENT)).await;
+    bench.intercept(htlc(1, 1, PAYMENT - 1)).await;
+    assert_eq!(bench.held(), 1);
+    let quote = bench.intercept(htlc(2, 1, PAYMENT)).await;
+    let Intercepted::OpeningChannel(quote) = quote else { panic!("{quote:?}") };
+    assert_eq!(
+        quote.amt_to_forward_msat,
+        PAYMENT - quote.opening_fee_msat,
+        "sized by what it needs"
+    );
+    bench.open_event().await;
+    bench.ready().await;
+    let fee = quote.opening_fee_msat;
+    assert_eq!(bench.sent(), [(2, PAYMENT - fee), (1, PAYMENT - 1)]);
+}
+
+#[test]
+fn a_part_is_needed_if_the_others_do_not_reach_the_size() {
+    let ids = |amounts: &[u64], size| {
+        let parts = amounts.iter().zip(1..).map(|(msat, id)| htlc(id, 1, *msat)).collect();
+        needed(parts, size).iter().map(|part| part.intercept_id.0[0]).collect::<Vec<_>>()
+    };
+    assert_eq!(ids(&[60, 40], 100), [1, 2]);
+    assert_eq!(ids(&[99, 100], 100), [2]);
+    assert_eq!(ids(&[39, 60, 40], 100), [2, 3]);
+    assert_eq!(ids(&[1, 60, 1, 40, 1], 100), [2, 4]);
+    assert_eq!(ids(&[10, 20], 100), [1, 2], "too little is too little");
+}
+
+/// Two parts share the fee. A third in full could stand in for one that the client refuses.
+#[tokio::test]
+async fn a_part_waits_while_others_share_the_fee() {
+    let mut bench = Bench::new(fixed(2 * PAYMENT)).await;
+    bench.intercept(htlc(1, 1, PAYMENT)).await;
+    bench.intercept(htlc(2, 1, PAYMENT)).await;
+    bench.open_event().await;
+    bench.ready().await;
+    let third = bench.intercept(htlc(3, 1, PAYMENT)).await;
+    assert_eq!(third, Intercepted::Held(WaitsFor::FeePayment));
+    bench.claim(1).await;
+    assert_eq!(bench.sent(), [(3, PAYMENT)]);
+}
+
 #[tokio::test]
 async fn an_incomplete_payment_is_swept_and_does_not_count_later() {
     let mut bench = Bench::new(fixed(PAYMENT)).await;
