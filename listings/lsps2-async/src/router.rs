@@ -23,6 +23,7 @@ use lightning::types::features::BlindedHopFeatures;
 use lightning::types::payment::PaymentHash;
 use lightning_liquidity::utils::time::TimeProvider;
 
+use crate::claim::is_jit;
 use crate::lease::{ActiveLeases, Lease};
 use crate::metadata::LeaseMetadata;
 
@@ -191,14 +192,26 @@ where
         Self { inner, leases, entropy_source, time, policy }
     }
 
-    /// Decides, and takes out the channels that no invoice should lead over.
-    fn choose(&self, amount_msat: Option<u64>, channels: &mut Vec<ChannelDetails>) -> PathChoice {
+    fn choose(&self, amount_msat: Option<u64>, channels: &[ChannelDetails]) -> PathChoice {
         let now = self.time.duration_since_epoch();
-        let leases = self.leases.active_leases(now);
-        channels.retain(|channel| is_funded_or_paid(channel, &leases, &self.leases));
         let inbound =
             channels.iter().filter(|c| c.is_usable).map(|c| c.inbound_capacity_msat).max();
-        self.policy.choose(amount_msat, inbound, leases, now)
+        self.policy.choose(amount_msat, inbound, self.leases.active_leases(now), now)
+    }
+
+    /// Whether an invoice may lead over this channel.
+    ///
+    /// A JIT channel whose fee is still owed may have a funding transaction that its LSP withholds,
+    /// and will withhold for as long as nobody pays the fee. An ordinary path over it carries no fee.
+    /// That does not end with the lease: then there is nothing left that could pay it.
+    fn is_funded_or_paid(&self, channel: &ChannelDetails) -> bool {
+        let confirmed = channel.confirmations.is_some_and(|confirmations| confirmations > 0);
+        let owes =
+            is_jit(channel.user_channel_id) && !self.leases.was_paid_for(&channel.channel_id);
+        let peer = channel.counterparty.node_id;
+        let active = self.leases.active_leases(self.time.duration_since_epoch());
+        let may_owe = active.iter().any(|lease| lease.id.lsp_node_id == peer);
+        confirmed || !(owes || may_owe)
     }
 
     fn jit_path<S: secp256k1::Signing + secp256k1::Verification>(
@@ -222,21 +235,6 @@ where
             secp_ctx,
         )
     }
-}
-
-/// A JIT channel whose fee is still owed may have a funding transaction that its LSP withholds, and
-/// will withhold for as long as nobody pays the fee. An ordinary path over it carries no fee. That
-/// does not end with the lease: then there is nothing left that could pay it.
-fn is_funded_or_paid(
-    channel: &ChannelDetails,
-    active: &[Lease],
-    leases: &impl ActiveLeases,
-) -> bool {
-    let confirmed = channel.confirmations.is_some_and(|confirmations| confirmations > 0);
-    let owes = is_jit(channel.user_channel_id) && !leases.was_paid_for(&channel.channel_id);
-    let may_owe =
-        active.iter().any(|lease| lease.id.lsp_node_id == channel.counterparty.node_id);
-    confirmed || !(owes || may_owe)
 }
 
 /// Step 2 and the first half of step 3: the lease goes into the metadata, and what the path is
@@ -294,16 +292,14 @@ where
         amount_msat: Option<u64>,
         secp: &Secp256k1<S>,
     ) -> Result<Vec<BlindedPaymentPath>, ()> {
+        channels.retain(|channel| self.is_funded_or_paid(channel));
         // ANCHOR: which-contexts
         let for_an_offer = matches!(
             tlvs.payment_context,
             PaymentContext::AsyncBolt12Offer(_) | PaymentContext::Bolt12Offer(_)
         );
-        let choice = if for_an_offer {
-            self.choose(amount_msat, &mut channels)
-        } else {
-            PathChoice::Ordinary
-        };
+        let choice =
+            if for_an_offer { self.choose(amount_msat, &channels) } else { PathChoice::Ordinary };
         // ANCHOR_END: which-contexts
         match choice {
             PathChoice::Refuse => Err(()),

@@ -1,4 +1,5 @@
 use super::*;
+use crate::claim::jit_user_channel_id;
 use crate::lease::fixtures::{DAY, VALID_UNTIL, lease, lease_until, node};
 use crate::lease::{LeaseId, TrustModel};
 use crate::metadata::PAYMENT_METADATA_KEY;
@@ -452,6 +453,58 @@ fn a_channel_that_is_not_usable_does_not_count() {
     assert_eq!(wallet.calls(), []);
     let paths = Wallet::with(&[]).paths(async_offer(None), &[channel(5_000_000, false)], None);
     assert_eq!(paths, Err(()));
+}
+
+/// A store in which the fee for [`channel`] was paid.
+struct Paid;
+
+impl ActiveLeases for Paid {
+    fn active_leases(&self, _: Duration) -> Vec<Lease> {
+        Vec::new()
+    }
+
+    fn was_paid_for(&self, channel_id: &ChannelId) -> bool {
+        *channel_id == channel(0, true).channel_id
+    }
+}
+
+/// A withheld funding stays withheld when the lease has run out.
+#[test]
+fn an_unconfirmed_jit_channel_counts_only_after_its_fee_was_paid() {
+    let unconfirmed = |user_channel_id| ChannelDetails {
+        confirmations: Some(0),
+        user_channel_id,
+        ..channel(5_000_000, true)
+    };
+    let (jit, other) = (unconfirmed(jit_user_channel_id(1)), unconfirmed(1));
+    let confirmed = ChannelDetails { confirmations: Some(1), ..jit.clone() };
+    let counts = |leases: &dyn ActiveLeases, channel: &ChannelDetails| {
+        let (inner, entropy) = (Inner::default(), RandomBytes::new([7; 32]));
+        let router = JitRouter::new(&inner, leases, entropy, &At(NOW), PathPolicy::default());
+        router.is_funded_or_paid(channel)
+    };
+    let (outstanding, run_out) = (vec![lease(SCID)], vec![lease_until(SCID, NOW)]);
+    for (leases, of_jit, of_other) in [
+        (&outstanding as &dyn ActiveLeases, false, false),
+        (&run_out, false, true),
+        (&Paid, true, true),
+    ] {
+        assert_eq!((counts(leases, &jit), counts(leases, &other)), (of_jit, of_other));
+        assert!(counts(leases, &confirmed));
+    }
+}
+
+#[test]
+fn a_refund_leads_over_no_channel_that_is_not_paid_for() {
+    let unpaid = ChannelDetails {
+        confirmations: None,
+        user_channel_id: jit_user_channel_id(1),
+        ..channel(5_000_000, true)
+    };
+    let (wallet, amount) = (Wallet::with(&[]), Some(SMALLEST));
+    assert_eq!(wallet.paths(refund(), &[unpaid], amount), Ok(vec![ordinary_path()]));
+    let (recipient, context) = (id_of(&wallet.keys), refund());
+    assert_eq!(wallet.calls(), [Call::Paths { recipient, channels: 0, context, amount }]);
 }
 
 #[test]
