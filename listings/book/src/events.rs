@@ -134,6 +134,7 @@ fn arms(sources: &Sources, wanted: &Match) -> Result<Vec<Arm>, String> {
                 .rev()
                 .map_while(|line| line.trim().strip_prefix("//"))
                 .map(str::trim)
+                .filter(|line| !line.starts_with("ANCHOR"))
                 .collect();
             comment.reverse();
             let answer = (!comment.is_empty()).then(|| comment.join(" "));
@@ -229,6 +230,17 @@ mod tests {
         assert_eq!(arms[0].variants, ["A", "B"]);
         assert_eq!(arms[0].answer.as_deref(), Some("Store it, then say so."));
         assert_eq!(arms[1], Arm { variants: vec!["C".into()], answer: None });
+    }
+
+    #[test]
+    fn an_anchor_around_an_arm_is_no_answer() {
+        let anchor = ["// AN", "CHOR"].concat();
+        let arms = arms_of(&format!(
+            "{anchor}: a\n// Store it.\nEvent::A => x(),\n{anchor}_END: a\nEvent::B => y(),"
+        ))
+        .unwrap();
+        assert_eq!(arms[0].answer.as_deref(), Some("Store it."));
+        assert_eq!(arms[1].answer, None);
     }
 
     #[test]

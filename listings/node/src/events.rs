@@ -74,7 +74,8 @@ impl Node {
             }
             // Hand it to LDK's bump handler, which pays for the confirmation of a force close.
             Event::BumpTransaction(event) => self.bump_handler.handle_event(&event),
-            // Refuse: nobody opens channels to this node unasked.
+            // Refuse with `force_close_broadcasting_latest_txn`: nobody opens channels to this node
+            // unasked.
             Event::OpenChannelRequest { temporary_channel_id, counterparty_node_id, .. } => {
                 self.refuse_channel(
                     temporary_channel_id,

@@ -513,8 +513,9 @@ impl Role for RecipientRole {
     async fn on_event(&self, event: Event) -> Result<(), ReplayEvent> {
         self.node.note(&event);
         match event {
+            // ANCHOR: recipient-open-arm
             // Accept it as a trusted, zero-conf channel if a lease bought from this peer is
-            // outstanding; refuse everything else.
+            // outstanding; refuse everything else with `force_close_broadcasting_latest_txn`.
             Event::OpenChannelRequest {
                 temporary_channel_id,
                 counterparty_node_id,
@@ -526,6 +527,8 @@ impl Role for RecipientRole {
                 self.on_open_channel_request(temporary_channel_id, counterparty_node_id, offered);
                 Ok(())
             }
+            // ANCHOR_END: recipient-open-arm
+            // ANCHOR: recipient-claimable-arm
             // Judge the skimmed fee against the lease. Mark the lease consumed on disk, then call
             // `claim_funds`; or call `fail_htlc_backwards`.
             Event::PaymentClaimable {
@@ -555,7 +558,10 @@ impl Role for RecipientRole {
                 })
                 .await
             }
-            // Mark the lease settled, and switch skimming off where no fee is owed any more.
+            // ANCHOR_END: recipient-claimable-arm
+            // ANCHOR: recipient-claimed-arm
+            // Mark the lease settled with `settle`, and switch skimming off where no fee is owed any
+            // more.
             Event::PaymentClaimed { payment_hash, amount_msat, htlcs, .. } => {
                 // From here on nothing may be skimmed in this payment's name any more.
                 self.node.leases.settle(&payment_hash).await.map_err(|_| ReplayEvent())?;
@@ -567,6 +573,7 @@ impl Role for RecipientRole {
                 self.node.note_htlc(HtlcState::Claimed, hash, amount_msat, skimmed, None);
                 Ok(())
             }
+            // ANCHOR_END: recipient-claimed-arm
             Event::FundingGenerationReady { .. }
             | Event::FundingTxBroadcastSafe { .. }
             | Event::ConnectionNeeded { .. }

@@ -71,6 +71,7 @@ pub type ChannelManager = channelmanager::ChannelManager<
     Arc<Log>,
 >;
 // ANCHOR_END: node-manager-type
+// ANCHOR: node-messenger-type
 pub(crate) type OnionMessenger = messenger::OnionMessenger<
     Arc<KeysManager>,
     Arc<KeysManager>,
@@ -82,7 +83,9 @@ pub(crate) type OnionMessenger = messenger::OnionMessenger<
     IgnoringMessageHandler,
     IgnoringMessageHandler,
 >;
+// ANCHOR_END: node-messenger-type
 /// The liquidity manager of these nodes.
+// ANCHOR: node-liquidity-type
 pub type LiquidityManager = lightning_liquidity::LiquidityManager<
     Arc<KeysManager>,
     Arc<KeysManager>,
@@ -91,6 +94,7 @@ pub type LiquidityManager = lightning_liquidity::LiquidityManager<
     Arc<Clock>,
     Arc<Broadcaster>,
 >;
+// ANCHOR_END: node-liquidity-type
 pub(crate) type Lsps2Service = LSPS2ServiceHandler<Arc<ChannelManager>, Store, Arc<Broadcaster>>;
 pub(crate) type GossipSync =
     gossip::P2PGossipSync<Arc<Graph>, Arc<dyn UtxoLookup + Send + Sync>, Arc<Log>>;
