@@ -582,15 +582,17 @@ async fn an_ordinary_offer_of_an_online_wallet_is_paid_over_a_jit_channel() {
     world.stop().await;
 }
 
-/// Through whom a payer asks. LDK names the node by a public channel of it and its side of that.
+/// Through whom a payer asks. LDK names the node by a public channel of it and its side of that, or, as
+/// long as the wallet has heard of no such channel, by its id.
 fn introduction_node(world: &World, offer: &Offer) -> NodeId {
-    let IntroductionNode::DirectedShortChannelId(side, scid) = offer.paths()[0].introduction_node()
-    else {
-        panic!("{offer}");
-    };
-    let channels = world.lsp().channel_manager().list_channels();
-    assert!(channels.iter().any(|channel| channel.short_channel_id == Some(*scid)));
-    side.select_node_id(world.lsp().id().into(), world.payer_lsp.id().into())
+    match offer.paths()[0].introduction_node() {
+        IntroductionNode::NodeId(id) => id.into(),
+        IntroductionNode::DirectedShortChannelId(side, scid) => {
+            let channels = world.lsp().channel_manager().list_channels();
+            assert!(channels.iter().any(|channel| channel.short_channel_id == Some(*scid)));
+            side.select_node_id(world.lsp().id().into(), world.payer_lsp.id().into())
+        }
+    }
 }
 
 /// The payer of a static invoice chose the preimage itself: LDK hands it nothing to prove with.
