@@ -586,7 +586,7 @@ async fn an_ordinary_offer_of_an_online_wallet_is_paid_over_a_jit_channel() {
 /// long as the wallet has heard of no such channel, by its id.
 fn introduction_node(world: &World, offer: &Offer) -> NodeId {
     match offer.paths()[0].introduction_node() {
-        IntroductionNode::NodeId(id) => id.into(),
+        IntroductionNode::NodeId(id) => (*id).into(),
         IntroductionNode::DirectedShortChannelId(side, scid) => {
             let channels = world.lsp().channel_manager().list_channels();
             assert!(channels.iter().any(|channel| channel.short_channel_id == Some(*scid)));
