@@ -154,7 +154,8 @@ impl Drop for Party {
     }
 }
 
-/// The README's four terminals and a chain. The recipient is not stopped but killed.
+/// The README's four terminals and a chain, in the order of the page "Your wallet against our nodes".
+/// The recipient is not stopped but killed.
 #[test]
 fn four_processes_on_a_served_chain_play_the_whole_flow() {
     let folder = tempfile::tempdir().unwrap();
