@@ -14,11 +14,11 @@ const LEASES: usize = 10;
 /// The last LSPS message the recipient got, without its request id.
 fn last_answer(world: &World) -> String {
     let entries = world.transcript.since(0);
-    let answers = entries.into_iter().filter_map(|entry| match entry.what {
+    let mut answers = entries.into_iter().filter_map(|entry| match entry.what {
         What::Lsps { json, .. } if entry.node == "recipient" => Some(json),
         _ => None,
     });
-    let mut answer = answers.last().expect("an answer");
+    let mut answer = answers.next_back().expect("an answer");
     answer["id"] = Value::from("…");
     format!("#lang: json\n{}\n", serde_json::to_string_pretty(&answer).unwrap())
 }
