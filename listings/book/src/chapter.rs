@@ -233,6 +233,7 @@ impl Desk {
                 _ => self.link(&rest[at + 2..end]).map(|href| format!("]({href})")),
             };
             match replaced {
+                Ok(text) if text.starts_with("<a class=\"claim") => keep(out, &text),
                 Ok(text) => out.push_str(&text),
                 Err(what) => self.problems.add(format!("src/{page}"), line, what),
             }
@@ -285,6 +286,32 @@ impl Desk {
             return Err(format!("`{target}` is no page of rustdoc (….html)"));
         }
         Ok(format!("https://docs.rs/{package}/{version}/{path}"))
+    }
+}
+
+/// Puts a claim's mark behind the word it follows, on the same line.
+fn keep(out: &mut String, mark: &str) {
+    const END: &str = "</span>";
+    if out.ends_with("</a></span>") {
+        // Marks that follow each other stay together.
+        out.truncate(out.len() - END.len());
+        out.push_str(mark);
+        out.push_str(END);
+        return;
+    }
+    let at = out
+        .rfind([' ', '\n', '|', '\u{a0}'])
+        .map_or(0, |at| at + out[at..].chars().next().map_or(0, char::len_utf8));
+    let word = &out[at..];
+    // Not across the edge of a link or of emphasis, and nothing longer than a phone is wide.
+    let plain = |c: char| c.is_alphanumeric() || " .,;:()`'\"’%/-–\u{202f}".contains(c);
+    let fits = (1..=24).contains(&word.chars().count());
+    if fits && word.chars().all(plain) && word.matches('`').count().is_multiple_of(2) {
+        let kept = format!("<span class=\"kept\">{word}{mark}{END}");
+        out.truncate(at);
+        out.push_str(&kept);
+    } else {
+        out.push_str(mark);
     }
 }
 
@@ -343,6 +370,21 @@ mod tests {
             "98\u{202f}000\u{202f}000\u{a0}msat of 213\u{202f}011\u{a0}sat in 72\u{a0}blocks, 5 and 10"
         );
         assert_eq!(joined("| 1 | 2 |"), "| 1 | 2 |");
+    }
+
+    #[test]
+    fn a_mark_does_not_stand_alone_on_a_line() {
+        let kept = |text: &str| {
+            let mut out = text.to_owned();
+            keep(&mut out, "<a>✓</a>");
+            keep(&mut out, "<a>§</a>");
+            out
+        };
+        assert_eq!(kept("that is so."), "that is <span class=\"kept\">so.<a>✓</a><a>§</a></span>");
+        assert_eq!(kept("in `x`."), "in <span class=\"kept\">`x`.<a>✓</a><a>§</a></span>");
+        // Half of a link or of a phrase in italics cannot be kept together with what follows it.
+        assert_eq!(kept("a [long way](b.md)."), "a [long way](b.md).<a>✓</a><a>§</a>");
+        assert_eq!(kept("*just in time*."), "*just in time*.<a>✓</a><a>§</a>");
     }
 
     #[test]
