@@ -4,10 +4,11 @@
 //! `npm ci` in `tests/browser` installs. Without them the tests say that they are skipped;
 //! `DEMAND_BROWSER=1` makes that a failure.
 
+use crate::book::built;
+use crate::skipped::skipped;
 use fantoccini::wd::WebDriverCompatibleCommand;
 use fantoccini::{Client, ClientBuilder, key::Key};
 use serde_json::{Value, json};
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::OnceLock;
@@ -52,17 +53,6 @@ fn program(variable: &str, names: &[&str]) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     let folders: Vec<_> = std::env::split_paths(&path).collect();
     names.iter().flat_map(|name| folders.iter().map(move |f| f.join(name))).find(|p| p.is_file())
-}
-
-/// The book, built once.
-fn built() -> &'static Path {
-    static BUILT: OnceLock<tempfile::TempDir> = OnceLock::new();
-    let folder = BUILT.get_or_init(|| {
-        let folder = tempfile::tempdir().unwrap();
-        guide::book::build(&guide::book::root().unwrap(), folder.path()).unwrap();
-        folder
-    });
-    folder.path()
 }
 
 /// The checks that run in each page.
@@ -119,12 +109,10 @@ impl Browser {
             let missing: Vec<_> = missing.iter().filter(|m| m.0).map(|m| m.1).collect();
             let missing = missing.join(", ");
             assert!(std::env::var_os("DEMAND_BROWSER").is_none(), "missing: {missing}");
-            // Written past the test harness, which would swallow it.
-            let test = std::thread::current().name().unwrap_or("a test").to_owned();
-            let _ = writeln!(std::io::stderr(), "SKIPPED {test}: install {missing} to run it");
+            skipped(&format!("install {missing} to run it"));
             return None;
         };
-        let (base, server) = serve(built()).await;
+        let (base, server) = serve(&built().dest).await;
         let (child, port) = start(driver).await;
         let profile = tempfile::tempdir().unwrap();
         let mut arguments: Vec<_> = ARGUMENTS.iter().map(|&a| a.to_owned()).collect();
@@ -236,9 +224,9 @@ async fn start(driver: &Path) -> (Child, u16) {
 
 /// The pages, chapters before source files; `toc.html` is a page too.
 fn pages() -> Vec<String> {
-    let built = built();
+    let built = &built().dest;
     let mut pages = Vec::new();
-    let mut open = vec![built.to_owned()];
+    let mut open = vec![built.clone()];
     while let Some(folder) = open.pop() {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();

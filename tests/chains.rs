@@ -1,7 +1,7 @@
 //! Runs a test on every kind of chain.
 
+use crate::skipped::skipped;
 use regtest::Chain;
-use std::io::Write;
 
 /// The embedded chain.
 pub async fn embedded() -> Option<Chain> {
@@ -13,9 +13,7 @@ pub async fn bitcoind() -> Option<Chain> {
     match std::env::var_os("BITCOIND_EXE") {
         Some(exe) => Some(Chain::bitcoind_temporary(exe.as_ref()).await.unwrap()),
         None => {
-            // Written past the test harness, which would swallow it.
-            let test = std::thread::current().name().unwrap_or("a test").to_owned();
-            let _ = writeln!(std::io::stderr(), "SKIPPED {test}: set BITCOIND_EXE to run it");
+            skipped("set BITCOIND_EXE to run it");
             None
         }
     }

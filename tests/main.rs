@@ -15,4 +15,5 @@ mod prose;
 mod recorded;
 mod recorded_lsps2;
 mod restarts;
+mod skipped;
 mod steps;
