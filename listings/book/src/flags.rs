@@ -35,7 +35,10 @@ pub(crate) fn table(root: &Path, role: &str) -> Result<String, String> {
     if flags.is_empty() {
         return Err(format!("{path} has no flag for `{role}`"));
     }
-    let mut out = String::from("| Flag | Default | Needed | Without it |\n|---|---|---|---|\n");
+    // On a phone the theme puts the cells of a row below each other.
+    let mut out = String::from(
+        "<div class=\"flags\">\n\n| Flag | Default | Needed | Without it |\n|---|---|---|---|\n",
+    );
     for flag in flags {
         let name = match &flag.link {
             Some(link) => format!("[{}]({link})", html::name(&flag.name)),
@@ -53,5 +56,6 @@ pub(crate) fn table(root: &Path, role: &str) -> Result<String, String> {
             test.unwrap_or_default()
         );
     }
+    out.push_str("\n</div>\n");
     Ok(out)
 }
