@@ -197,10 +197,8 @@ async fn a_wallet_that_restarts_between_the_opening_and_the_payment_is_paid() {
     world.stop().await;
 }
 
-/// The funding of a channel whose fee nobody paid is withheld. An ordinary path over it would carry
-/// no fee, so the funding would never come, and the wallet would hold money on no channel at all.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_invoice_leads_over_a_channel_that_is_not_paid_for() {
+/// A client that trusts its LSP, and a JIT channel whose fee was not paid: its first payment failed.
+async fn a_channel_that_nobody_paid_for() -> World {
     let mut story = Story::new(PayerMode::OftenOffline, TrustModel::ClientTrustsLsp);
     story.lsp.conduct = Conduct::SkimsMore(1);
     let mut world = World::new(Chain::embedded(), story).await.unwrap();
@@ -212,6 +210,14 @@ async fn no_invoice_leads_over_a_channel_that_is_not_paid_for() {
     refused_because(&world, from).await;
     world.see_htlc(from, "payer", HtlcState::Failed).await.unwrap();
     assert!(world.recipient().balances().channels[0].is_usable, "the channel is there");
+    world
+}
+
+/// The funding of a channel whose fee nobody paid is withheld. An ordinary path over it would carry
+/// no fee, so the funding would never come, and the wallet would hold money on no channel at all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_invoice_leads_over_a_channel_that_is_not_paid_for() {
+    let mut world = a_channel_that_nobody_paid_for().await;
 
     // The wallet asks for one more offer at each start.
     world.stop_recipient().await;
@@ -310,24 +316,14 @@ async fn a_payment_after_valid_until_is_back_with_the_payer_at_once() {
 /// lease has run out, the channel whose funding was withheld is closed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_withheld_channel_that_nobody_pays_for_is_closed_when_its_lease_has_run_out() {
-    let mut story = Story::new(PayerMode::OftenOffline, TrustModel::ClientTrustsLsp);
-    story.lsp.conduct = Conduct::SkimsMore(1);
-    let mut world = World::new(Chain::embedded(), story).await.unwrap();
-    let (_, offer) = world.prepare_recipient().await.unwrap();
-    world.stop_recipient().await;
-    let from = world.transcript.position();
-    world.pay_while_recipient_is_offline(&offer, 100_000_000).await.unwrap();
-    world.start_recipient().await.unwrap();
-    refused_because(&world, from).await;
-    world.see_htlc(from, "payer", HtlcState::Failed).await.unwrap();
-    assert!(world.recipient().balances().channels[0].is_usable, "it is there until then");
+    let mut world = a_channel_that_nobody_paid_for().await;
 
     // Honest again from here on: what is left of the payment is put in order after a restart.
     world.stop_lsp().await;
     world.lsp_policy().conduct = Conduct::Honest;
     world.start_lsp().await.unwrap();
     world.lsp().clock().advance(Duration::from_secs(29 * 24 * 60 * 60));
-    world.see(from, |e| e.node == "lsp" && channel_is(e, "closed", "recipient")).await.unwrap();
+    world.see(0, |e| e.node == "lsp" && channel_is(e, "closed", "recipient")).await.unwrap();
     assert!(world.chain.mempool().await.unwrap().is_empty(), "nothing was ever broadcast for it");
     world.stop().await;
 }
