@@ -7,7 +7,9 @@ use pulldown_cmark::{BrokenLink, CowStr, Event, Options, Parser};
 
 use crate::fences::{Part, parts};
 use crate::listing;
-use crate::{Desk, Shown, claims, diagram, events, facts, flags, html};
+use crate::{
+    Desk, Shown, claims, diagram, events, excerpt, facts, fees, flags, html, ledger, player,
+};
 
 /// The languages a fence may have.
 const LANGUAGES: [&str; 7] = ["rust", "toml", "json", "console", "text", "sequence", "yaml"];
@@ -133,6 +135,11 @@ impl Desk {
                 let table = events::table(&self.sources, argument)?;
                 Ok(self.lines(page, line, &table))
             }
+            "diagram" => diagram::figure(&self.recordings, argument),
+            "ledger" => ledger::figure(&self.recordings, argument),
+            "player" => player::figure(&self.recordings, argument),
+            "fees" => fees::table(argument),
+            "excerpt" => excerpt::block(&self.recordings, argument),
             "role" => role(argument),
             "endrole" => Ok("</div>\n".to_owned()),
             "claims" => {

@@ -55,6 +55,15 @@ pub(crate) fn render(text: &str) -> Result<String, (usize, String)> {
     ))
 }
 
+/// The figure of a recording, or of some of its scenes.
+pub(crate) fn figure(
+    recordings: &crate::recordings::Recordings,
+    argument: &str,
+) -> Result<String, String> {
+    recordings.get(argument)?;
+    Err("not drawn yet".to_owned())
+}
+
 impl Diagram {
     fn parse(text: &str) -> Result<Self, (usize, String)> {
         let mut diagram = Self::default();

@@ -8,14 +8,19 @@ mod chapter;
 mod claims;
 mod diagram;
 mod events;
+mod excerpt;
 mod facts;
+mod fees;
 mod fences;
 mod flags;
 mod highlight;
 mod html;
+mod ledger;
 mod listing;
 mod pages;
+mod player;
 mod problems;
+mod recordings;
 mod sources;
 
 pub use claims::{Claim, Ledger, Naive, SourceLine, SpecClause, Status};
@@ -29,6 +34,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use mdbook_preprocessor::book::{Book, Chapter};
 use mdbook_preprocessor::{Preprocessor, PreprocessorContext};
+use recordings::Recordings;
 
 /// The preprocessor `guide` of `book.toml`.
 #[derive(Debug, Clone, Copy, Default)]
@@ -89,6 +95,7 @@ struct Desk {
     sources: Sources,
     ledger: Ledger,
     versions: Versions,
+    recordings: Recordings,
     problems: Problems,
     shown: Vec<Shown>,
     /// Each chapter's file and title, in reading order.
@@ -108,6 +115,7 @@ impl Desk {
             sources,
             ledger,
             versions,
+            recordings: Recordings::new(root),
             problems,
             shown: Vec::new(),
             titles: Vec::new(),

@@ -229,15 +229,21 @@ fn tell(entry: &Entry) -> Option<String> {
         What::Onion { message, .. } if is_onion(entry, "release_held_htlc") => {
             format!("releases the payment ({message})")
         }
-        What::Onion { message, bytes } => format!("gets {message} ({bytes} bytes)"),
+        What::Onion { message, bytes, .. } => format!("gets {message} ({bytes} bytes)"),
         What::Lsps { json, .. } => match json.get("method").and_then(|m| m.as_str()) {
             Some(method) => format!("is asked {method}"),
             None => "gets the answer".to_owned(),
         },
         What::Connected { peer } => format!("connected to {peer}"),
-        What::Disconnected { .. } | What::Wire { .. } | What::Event { .. } | What::Block { .. } => {
-            return None;
-        }
+        What::Disconnected { .. }
+        | What::Wire { .. }
+        | What::OnionSent { .. }
+        | What::Event { .. }
+        | What::Paths { .. }
+        | What::Balances { .. }
+        | What::Scene { .. }
+        | What::Note { .. }
+        | What::Block { .. } => return None,
     })
 }
 

@@ -52,11 +52,11 @@ impl Pen {
 
     fn wire(&self, peer: &PublicKey, message: &str, bytes: usize) {
         let peer = self.transcript.name_of(peer);
-        self.write(What::Wire { peer, message: message.to_owned(), bytes });
+        self.write(What::Wire { peer, message: message.to_owned(), bytes, content: None });
     }
 
     fn onion(&self, message: &str, bytes: usize) {
-        self.write(What::Onion { message: message.to_owned(), bytes });
+        self.write(What::Onion { message: message.to_owned(), bytes, from: None, content: None });
     }
 }
 
@@ -276,6 +276,7 @@ impl<H: CustomMessageHandler<CustomMessage = RawLSPSMessage>> CustomMessageHandl
             peer: self.pen.transcript.name_of(&peer),
             json: serde_json::from_str(&msg.payload).unwrap_or_default(),
             bytes: msg.payload.len(),
+            content: None,
         });
         self.inner.handle_custom_message(msg, peer)
     }
@@ -380,6 +381,6 @@ impl<H> Tap<H> {
     /// Gossip is written down once the graph has it, so that whoever waits for it finds it there.
     fn gossip(&self, peer: Option<PublicKey>, message: &str, bytes: usize) {
         let peer = peer.map_or_else(|| self.pen.name.clone(), |p| self.pen.transcript.name_of(&p));
-        self.pen.write(What::Wire { peer, message: message.to_owned(), bytes });
+        self.pen.write(What::Wire { peer, message: message.to_owned(), bytes, content: None });
     }
 }

@@ -1,0 +1,177 @@
+//! Entries into moments: what differs from run to run is shortened, linked or left out.
+
+use serde_json::Value;
+use std::collections::{HashMap, HashSet};
+
+use crate::compare;
+use crate::entry::{Entry, What};
+use crate::moment::{Explained, Moment};
+
+/// Messages of the nodes' housekeeping. They come when they come; the story does not depend on them.
+const HOUSEKEEPING: [&str; 17] = [
+    "init",
+    "ping",
+    "pong",
+    "warning",
+    "gossip_timestamp_filter",
+    "query_channel_range",
+    "reply_channel_range",
+    "query_short_channel_ids",
+    "reply_short_channel_ids_end",
+    "channel_announcement",
+    "node_announcement",
+    "channel_update",
+    "announcement_signatures",
+    "peer_storage",
+    "peer_storage_retrieval",
+    "update_fee",
+    // The hops of an onion message; the moment that counts is its arrival.
+    "onion_message",
+];
+
+/// Events without a part in the story.
+const SIDE_EVENTS: [&str; 3] =
+    ["OnionMessagePeerConnected", "PaymentPathSuccessful", "OnionMessageIntercepted"];
+
+/// A number of hex digits that is no amount and no height, but a key, an id or a signature.
+const LONG: usize = 24;
+/// How much of it is kept, so that a reader recognises it.
+const KEPT: usize = 8;
+
+/// Explains the bytes of a message, if it is one the book explains.
+pub type Explain = Box<dyn Fn(&Entry) -> Vec<Explained> + Send + Sync>;
+
+/// Turns entries, one by one as they come, into moments. What happens before the first scene is not
+/// part of the recording.
+pub struct Normaliser {
+    explain: Explain,
+    names: HashMap<String, String>,
+    scene: Option<String>,
+    n: usize,
+    seen: HashSet<String>,
+    /// Who made onion messages of this name, the latest last.
+    makers: HashMap<String, Vec<String>>,
+}
+
+impl Normaliser {
+    /// A normaliser that explains messages with `explain`.
+    pub fn new(explain: Explain) -> Self {
+        Self {
+            explain,
+            names: HashMap::new(),
+            scene: None,
+            n: 0,
+            seen: HashSet::new(),
+            makers: HashMap::new(),
+        }
+    }
+
+    /// Tells which party a node id, in hex, belongs to.
+    pub fn introduce(&mut self, node_id: &str, name: &str) {
+        self.names.insert(node_id.to_owned(), name.to_owned());
+    }
+
+    /// The moment of an entry; `None` if it is before the first scene, or only says who made an
+    /// onion message.
+    pub fn push(&mut self, entry: &Entry) -> Option<Moment> {
+        if let What::OnionSent { message, .. } = &entry.what {
+            let makers = self.makers.entry(message.clone()).or_default();
+            makers.retain(|maker| *maker != entry.node);
+            makers.push(entry.node.clone());
+            return None;
+        }
+        if let What::Scene { id, .. } = &entry.what {
+            self.scene = Some(id.clone());
+            self.seen.clear();
+        }
+        let scene = self.scene.clone()?;
+        let explained = (self.explain)(entry);
+        let mut what = self.readable(&entry.what);
+        match &mut what {
+            What::Onion { message, from, content, .. } => {
+                let makers = self.makers.get(message.as_str());
+                let other = |maker: &&String| **maker != entry.node;
+                *from = makers.and_then(|makers| makers.iter().rev().find(other).cloned());
+                *content = None;
+            }
+            What::Wire { content, .. } | What::Lsps { content, .. } => *content = None,
+            _ => {}
+        }
+        let background = is_background(&what);
+        let mut moment = Moment {
+            n: self.n,
+            scene,
+            node: entry.node.clone(),
+            what,
+            background,
+            again: false,
+            explained,
+        };
+        let first = self.seen.insert(format!("{} {}", moment.node, compare::line(&moment)));
+        moment.again = !first && may_come_again(&moment.what);
+        self.n += 1;
+        Some(moment)
+    }
+
+    /// The same, with long hex shortened and node ids replaced by names.
+    fn readable(&self, what: &What) -> What {
+        let mut bare = what.clone();
+        match &mut bare {
+            What::Onion { content, .. }
+            | What::Wire { content, .. }
+            | What::Lsps { content, .. } => *content = None,
+            _ => {}
+        }
+        let mut value = serde_json::to_value(&bare).expect("an entry is JSON");
+        self.shorten(&mut value);
+        serde_json::from_value(value).expect("a shortened entry is an entry")
+    }
+
+    fn shorten(&self, value: &mut Value) {
+        match value {
+            Value::String(text) => *text = self.shortened(text),
+            Value::Array(values) => values.iter_mut().for_each(|value| self.shorten(value)),
+            Value::Object(fields) => fields.values_mut().for_each(|value| self.shorten(value)),
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
+    }
+
+    fn shortened(&self, text: &str) -> String {
+        let mut out = String::with_capacity(text.len());
+        let mut rest = text;
+        while !rest.is_empty() {
+            let hex = rest.find(|c: char| !c.is_ascii_hexdigit()).unwrap_or(rest.len());
+            let (run, tail) = rest.split_at(hex);
+            match self.names.get(run) {
+                Some(name) => out.push_str(name),
+                None if run.len() >= LONG => {
+                    out.push_str(&run[..KEPT]);
+                    out.push('…');
+                }
+                None => out.push_str(run),
+            }
+            let other = tail.find(|c: char| c.is_ascii_hexdigit()).unwrap_or(tail.len());
+            out.push_str(&tail[..other]);
+            rest = &tail[other..];
+        }
+        out
+    }
+}
+
+fn is_background(what: &What) -> bool {
+    match what {
+        What::Wire { message, .. } => HOUSEKEEPING.contains(&message.as_str()),
+        What::Event { name, .. } => SIDE_EVENTS.contains(&name.as_str()),
+        What::Block { .. } => true,
+        _ => false,
+    }
+}
+
+/// LDK sends an onion message over several paths, and shows some events for each copy.
+fn may_come_again(what: &What) -> bool {
+    match what {
+        What::Onion { .. } | What::Offer { .. } | What::Mailbox { .. } | What::Paths { .. } => true,
+        What::Event { name, .. } => name == "StaticInvoiceRequested" || is_background(what),
+        _ => is_background(what),
+    }
+}
