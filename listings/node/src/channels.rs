@@ -2,7 +2,7 @@
 
 use anyhow::{Result, anyhow, ensure};
 use bitcoin::secp256k1::PublicKey;
-use lightning::ln::channel_state::InboundHTLCStateDetails;
+use lightning::ln::channel_state::{InboundHTLCStateDetails, OutboundHTLCStateDetails};
 use lightning::ln::msgs::SocketAddress;
 use lightning::ln::types::ChannelId;
 use lightning::routing::gossip::NodeId;
@@ -137,6 +137,19 @@ impl Node {
         let channels = self.channel_manager.list_channels_with_counterparty(peer);
         let htlcs = channels.iter().flat_map(|channel| &channel.pending_inbound_htlcs);
         htlcs.filter(|htlc| htlc.state == Some(InboundHTLCStateDetails::Committed)).count()
+    }
+
+    /// Whether no HTLC of this node is on its way into a channel or out of one: each is committed on
+    /// both sides, or gone.
+    pub fn htlcs_rest(&self) -> bool {
+        self.channel_manager.list_channels().iter().all(|channel| {
+            let inbound = channel.pending_inbound_htlcs.iter();
+            let outbound = channel.pending_outbound_htlcs.iter();
+            inbound.map(|h| h.state == Some(InboundHTLCStateDetails::Committed)).all(|rests| rests)
+                && outbound
+                    .map(|h| h.state == Some(OutboundHTLCStateDetails::Committed))
+                    .all(|rests| rests)
+        })
     }
 
     /// What this node can send, receive and spend.
