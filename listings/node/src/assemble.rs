@@ -78,6 +78,8 @@ impl Ground {
         let clock = Arc::new(Clock::default());
         let now = clock.duration_since_epoch();
         let keys = KeysManager::new(&seed, now.as_secs(), now.subsec_nanos(), true);
+        let keys = Arc::new(keys);
+        config.transcript.lend_keys(&config.name, &keys);
         let store = Arc::new(FilesystemStore::new(data_dir.join("store")));
         let (broadcaster, to_broadcast) = mpsc::unbounded_channel();
         let ground = Self {
@@ -85,7 +87,7 @@ impl Ground {
             log: Arc::new(log(data_dir)?),
             clock,
             pen: pen(config, &keys)?,
-            keys: Arc::new(keys),
+            keys,
             broadcaster: Arc::new(Broadcaster(broadcaster)),
             wallet: Arc::new(Wallet::open(&seed, store.clone())?),
             store,

@@ -7,6 +7,7 @@
 mod assemble;
 mod channels;
 mod events;
+pub mod explain;
 mod node;
 mod peers;
 mod relay;

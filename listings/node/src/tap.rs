@@ -5,6 +5,7 @@
 //! would wait for the background processor's next timer (10 s in release, 30 s in debug).
 
 use bitcoin::constants::ChainHash;
+use bitcoin::hex::DisplayHex;
 use bitcoin::secp256k1::PublicKey;
 use lightning::blinded_path::message::{AsyncPaymentsContext, OffersContext};
 use lightning::ln::msgs::{
@@ -29,6 +30,7 @@ use lightning_liquidity::lsps0::ser::RawLSPSMessage;
 use std::sync::Arc;
 use tokio::sync::Notify;
 
+use crate::explain;
 use crate::transcript::{Transcript, What};
 
 /// Where a node's taps write to.
@@ -50,14 +52,38 @@ impl Pen {
         self.transcript.record(&self.name, what);
     }
 
-    fn wire(&self, peer: &PublicKey, message: &str, bytes: usize) {
+    fn wire(&self, peer: &PublicKey, message: &str, size: Size) {
         let peer = self.transcript.name_of(peer);
-        self.write(What::Wire { peer, message: message.to_owned(), bytes, content: None });
+        let Size { bytes, content } = size;
+        self.write(What::Wire { peer, message: message.to_owned(), bytes, content });
     }
 
-    fn onion(&self, message: &str, bytes: usize) {
-        self.write(What::Onion { message: message.to_owned(), bytes, from: None, content: None });
+    fn onion(&self, message: &str, size: Size) {
+        let Size { bytes, content } = size;
+        self.write(What::Onion { message: message.to_owned(), bytes, from: None, content });
     }
+
+    fn onion_sent(&self, message: &str, content: &impl Writeable) {
+        let bytes = content.serialized_length();
+        self.write(What::OnionSent { message: message.to_owned(), bytes });
+    }
+
+    /// LDK hands over messages, not bytes. What it writes for a message that it has read are the
+    /// bytes that came, as long as the peer set no field that LDK does not know; these nodes are all
+    /// LDK's.
+    fn size(&self, message: &str, content: &impl Writeable) -> Size {
+        let kept = self.transcript.keeps_bytes() && explain::is_explained(message);
+        Size {
+            bytes: content.serialized_length(),
+            content: kept.then(|| content.encode().to_lower_hex_string()),
+        }
+    }
+}
+
+/// How large a message is, and its bytes in hex where they are kept.
+struct Size {
+    bytes: usize,
+    content: Option<String>,
 }
 
 /// A handler with a pen beside it.
@@ -96,9 +122,9 @@ impl<H: BaseMessageHandler> BaseMessageHandler for Tap<H> {
 macro_rules! tapped {
     ($($handle: ident($message: ty) $name: literal,)*) => { $(
         fn $handle(&self, peer: PublicKey, msg: $message) {
-            let bytes = msg.serialized_length();
+            let size = self.pen.size($name, &msg);
             self.inner.$handle(peer, msg);
-            self.pen.wire(&peer, $name, bytes);
+            self.pen.wire(&peer, $name, size);
         }
     )* };
 }
@@ -149,8 +175,9 @@ impl<H: ChannelMessageHandler> ChannelMessageHandler for Tap<H> {
         channel_id: ChannelId,
         batch: Vec<msgs::CommitmentSigned>,
     ) {
-        let bytes = batch.iter().map(|msg| msg.serialized_length()).sum();
-        self.pen.wire(&peer, "commitment_signed", bytes);
+        for msg in &batch {
+            self.pen.wire(&peer, "commitment_signed", self.pen.size("commitment_signed", msg));
+        }
         self.inner.handle_commitment_signed_batch(peer, channel_id, batch)
     }
     fn get_chain_hashes(&self) -> Option<Vec<ChainHash>> {
@@ -163,7 +190,7 @@ impl<H: ChannelMessageHandler> ChannelMessageHandler for Tap<H> {
 
 impl<H: OnionMessageHandler> OnionMessageHandler for Tap<H> {
     fn handle_onion_message(&self, peer: PublicKey, msg: &OnionMessage) {
-        self.pen.wire(&peer, "onion_message", msg.serialized_length());
+        self.pen.wire(&peer, "onion_message", self.pen.size("onion_message", msg));
         self.inner.handle_onion_message(peer, msg)
     }
     fn next_onion_message_for_peer(&self, peer: PublicKey) -> Option<OnionMessage> {
@@ -181,19 +208,41 @@ impl<H: OffersMessageHandler> OffersMessageHandler for Tap<H> {
         context: Option<OffersContext>,
         responder: Option<Responder>,
     ) -> Option<(OffersMessage, ResponseInstruction)> {
-        let name = match &message {
-            OffersMessage::InvoiceRequest(_) => "invoice_request",
-            OffersMessage::Invoice(_) => "invoice",
-            OffersMessage::StaticInvoice(_) => "static_invoice",
-            OffersMessage::InvoiceError(_) => "invoice_error",
-        };
-        self.pen.onion(name, message.serialized_length());
+        let name = name_of_offers_message(&message);
+        self.pen.onion(name, self.pen.size(name, &message));
         let response = self.inner.handle_message(message, context, responder);
+        if let Some((message, _)) = &response {
+            self.pen.onion_sent(name_of_offers_message(message), message);
+        }
         self.pen.poke.notify_one();
         response
     }
     fn release_pending_messages(&self) -> Vec<(OffersMessage, MessageSendInstructions)> {
-        self.inner.release_pending_messages()
+        let messages = self.inner.release_pending_messages();
+        for (message, _) in &messages {
+            self.pen.onion_sent(name_of_offers_message(message), message);
+        }
+        messages
+    }
+}
+
+fn name_of_offers_message(message: &OffersMessage) -> &'static str {
+    match message {
+        OffersMessage::InvoiceRequest(_) => "invoice_request",
+        OffersMessage::Invoice(_) => "invoice",
+        OffersMessage::StaticInvoice(_) => "static_invoice",
+        OffersMessage::InvoiceError(_) => "invoice_error",
+    }
+}
+
+fn name_of_async_message(message: &AsyncPaymentsMessage) -> &'static str {
+    match message {
+        AsyncPaymentsMessage::OfferPathsRequest(_) => "offer_paths_request",
+        AsyncPaymentsMessage::OfferPaths(_) => "offer_paths",
+        AsyncPaymentsMessage::ServeStaticInvoice(_) => "serve_static_invoice",
+        AsyncPaymentsMessage::StaticInvoicePersisted(_) => "static_invoice_persisted",
+        AsyncPaymentsMessage::HeldHtlcAvailable(_) => "held_htlc_available",
+        AsyncPaymentsMessage::ReleaseHeldHtlc(_) => "release_held_htlc",
     }
 }
 
@@ -204,8 +253,12 @@ impl<H: AsyncPaymentsMessageHandler> AsyncPaymentsMessageHandler for Tap<H> {
         context: AsyncPaymentsContext,
         responder: Option<Responder>,
     ) -> Option<(OfferPaths, ResponseInstruction)> {
-        self.pen.onion("offer_paths_request", message.serialized_length());
-        self.inner.handle_offer_paths_request(message, context, responder)
+        self.pen.onion("offer_paths_request", self.pen.size("offer_paths_request", &message));
+        let response = self.inner.handle_offer_paths_request(message, context, responder);
+        if let Some((message, _)) = &response {
+            self.pen.onion_sent("offer_paths", message);
+        }
+        response
     }
     fn handle_offer_paths(
         &self,
@@ -213,8 +266,12 @@ impl<H: AsyncPaymentsMessageHandler> AsyncPaymentsMessageHandler for Tap<H> {
         context: AsyncPaymentsContext,
         responder: Option<Responder>,
     ) -> Option<(ServeStaticInvoice, ResponseInstruction)> {
-        self.pen.onion("offer_paths", message.serialized_length());
-        self.inner.handle_offer_paths(message, context, responder)
+        self.pen.onion("offer_paths", self.pen.size("offer_paths", &message));
+        let response = self.inner.handle_offer_paths(message, context, responder);
+        if let Some((message, _)) = &response {
+            self.pen.onion_sent("serve_static_invoice", message);
+        }
+        response
     }
     fn handle_serve_static_invoice(
         &self,
@@ -222,7 +279,7 @@ impl<H: AsyncPaymentsMessageHandler> AsyncPaymentsMessageHandler for Tap<H> {
         context: AsyncPaymentsContext,
         responder: Option<Responder>,
     ) {
-        self.pen.onion("serve_static_invoice", message.serialized_length());
+        self.pen.onion("serve_static_invoice", self.pen.size("serve_static_invoice", &message));
         self.inner.handle_serve_static_invoice(message, context, responder);
         self.pen.poke.notify_one();
     }
@@ -231,10 +288,10 @@ impl<H: AsyncPaymentsMessageHandler> AsyncPaymentsMessageHandler for Tap<H> {
         message: StaticInvoicePersisted,
         context: AsyncPaymentsContext,
     ) {
-        let bytes = message.serialized_length();
+        let size = self.pen.size("static_invoice_persisted", &message);
         self.inner.handle_static_invoice_persisted(message, context);
         // Written afterwards: whoever waits for this may ask for the offer at once.
-        self.pen.onion("static_invoice_persisted", bytes);
+        self.pen.onion("static_invoice_persisted", size);
     }
     fn handle_held_htlc_available(
         &self,
@@ -242,16 +299,24 @@ impl<H: AsyncPaymentsMessageHandler> AsyncPaymentsMessageHandler for Tap<H> {
         context: AsyncPaymentsContext,
         responder: Option<Responder>,
     ) -> Option<(ReleaseHeldHtlc, ResponseInstruction)> {
-        self.pen.onion("held_htlc_available", message.serialized_length());
-        self.inner.handle_held_htlc_available(message, context, responder)
+        self.pen.onion("held_htlc_available", self.pen.size("held_htlc_available", &message));
+        let response = self.inner.handle_held_htlc_available(message, context, responder);
+        if let Some((message, _)) = &response {
+            self.pen.onion_sent("release_held_htlc", message);
+        }
+        response
     }
     fn handle_release_held_htlc(&self, message: ReleaseHeldHtlc, context: AsyncPaymentsContext) {
-        self.pen.onion("release_held_htlc", message.serialized_length());
+        self.pen.onion("release_held_htlc", self.pen.size("release_held_htlc", &message));
         self.inner.handle_release_held_htlc(message, context);
         self.pen.poke.notify_one();
     }
     fn release_pending_messages(&self) -> Vec<(AsyncPaymentsMessage, MessageSendInstructions)> {
-        self.inner.release_pending_messages()
+        let messages = self.inner.release_pending_messages();
+        for (message, _) in &messages {
+            self.pen.onion_sent(name_of_async_message(message), message);
+        }
+        messages
     }
 }
 
@@ -276,7 +341,7 @@ impl<H: CustomMessageHandler<CustomMessage = RawLSPSMessage>> CustomMessageHandl
             peer: self.pen.transcript.name_of(&peer),
             json: serde_json::from_str(&msg.payload).unwrap_or_default(),
             bytes: msg.payload.len(),
-            content: None,
+            content: self.pen.transcript.keeps_bytes().then(|| msg.payload.clone()),
         });
         self.inner.handle_custom_message(msg, peer)
     }

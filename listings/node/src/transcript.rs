@@ -1,6 +1,7 @@
 //! One typed record of what every node saw, for the command to print and for tests to wait on.
 
 use bitcoin::secp256k1::PublicKey;
+use lightning::sign::KeysManager;
 pub use recording::entry::{ChannelBalance, DIRECTOR, Entry, HtlcState, What};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -21,7 +22,17 @@ struct Inner {
     began: Instant,
     entries: Mutex<VecDeque<Entry>>,
     names: Mutex<HashMap<PublicKey, String>>,
+    /// The nodes' keys by their names, if the bytes of messages are kept: what a node received is
+    /// explained when it may have stopped.
+    keys: Option<Mutex<HashMap<String, Arc<KeysManager>>>>,
     length: watch::Sender<u64>,
+    cues: Mutex<Vec<Cue>>,
+}
+
+/// A scene that begins with a certain entry.
+struct Cue {
+    is_it: Box<dyn Fn(&Entry) -> bool + Send>,
+    scene: What,
 }
 
 impl Default for Transcript {
@@ -33,13 +44,42 @@ impl Default for Transcript {
 impl Transcript {
     /// An empty transcript whose clock starts now.
     pub fn new() -> Self {
+        Self::with(None)
+    }
+
+    /// The same, but one that keeps the bytes of the messages that [`crate::explain`] explains, and
+    /// the keys that open them. Not for nodes with real money in them.
+    pub fn keeping_bytes() -> Self {
+        Self::with(Some(Mutex::default()))
+    }
+
+    fn with(keys: Option<Mutex<HashMap<String, Arc<KeysManager>>>>) -> Self {
         let inner = Inner {
             began: Instant::now(),
             entries: Mutex::default(),
             names: Mutex::default(),
+            keys,
             length: watch::Sender::new(0),
+            cues: Mutex::default(),
         };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// Whether the bytes of messages are kept.
+    pub fn keeps_bytes(&self) -> bool {
+        self.inner.keys.is_some()
+    }
+
+    /// Hands over the keys of a node that starts.
+    pub(crate) fn lend_keys(&self, name: &str, keys: &Arc<KeysManager>) {
+        if let Some(all) = &self.inner.keys {
+            all.lock().unwrap().insert(name.to_owned(), keys.clone());
+        }
+    }
+
+    /// The keys of a node, running or not, if bytes are kept.
+    pub(crate) fn keys_of(&self, name: &str) -> Option<Arc<KeysManager>> {
+        self.inner.keys.as_ref()?.lock().unwrap().get(name).cloned()
     }
 
     /// Tells under which name a node appears.
@@ -53,17 +93,49 @@ impl Transcript {
         names.get(node_id).cloned().unwrap_or_else(|| node_id.to_string())
     }
 
+    /// Every node that was introduced: its id in hex, and its name.
+    pub fn introduced(&self) -> Vec<(String, String)> {
+        let names = self.inner.names.lock().unwrap();
+        names.iter().map(|(id, name)| (id.to_string(), name.clone())).collect()
+    }
+
     /// Appends what `node` saw.
     pub fn record(&self, node: &str, what: What) {
         let mut entries = self.inner.entries.lock().unwrap();
+        let mut entry = self.entry(&entries, node, what);
+        if let Some(scene) = self.cued(&entry) {
+            let scene = self.entry(&entries, DIRECTOR, scene);
+            entry.seq += 1;
+            push(&mut entries, scene);
+        }
+        let length = entry.seq + 1;
+        push(&mut entries, entry);
+        // Sent under the lock, so that nobody sees a length without its entries.
+        self.inner.length.send_replace(length);
+    }
+
+    /// Begins a scene now.
+    pub fn scene(&self, id: &str, title: &str) {
+        self.record(DIRECTOR, What::Scene { id: id.to_owned(), title: title.to_owned() });
+    }
+
+    /// Begins a scene right before the next entry for which `is_it` holds: where the story turns
+    /// within a node, and whoever waits for it comes too late.
+    pub fn cue(&self, id: &str, title: &str, is_it: impl Fn(&Entry) -> bool + Send + 'static) {
+        let scene = What::Scene { id: id.to_owned(), title: title.to_owned() };
+        self.inner.cues.lock().unwrap().push(Cue { is_it: Box::new(is_it), scene });
+    }
+
+    fn cued(&self, entry: &Entry) -> Option<What> {
+        let mut cues = self.inner.cues.lock().unwrap();
+        let at = cues.iter().position(|cue| (cue.is_it)(entry))?;
+        Some(cues.remove(at).scene)
+    }
+
+    fn entry(&self, entries: &VecDeque<Entry>, node: &str, what: What) -> Entry {
         let seq = entries.back().map_or(0, |last| last.seq + 1);
         let at_ms = self.inner.began.elapsed().as_millis() as u64;
-        if entries.len() == MOST_ENTRIES {
-            entries.pop_front();
-        }
-        entries.push_back(Entry { seq, at_ms, node: node.to_owned(), what });
-        // Sent under the lock, so that nobody sees a length without its entries.
-        self.inner.length.send_replace(seq + 1);
+        Entry { seq, at_ms, node: node.to_owned(), what }
     }
 
     /// All entries from position `from` on, as far as they are kept.
@@ -117,6 +189,13 @@ impl Transcript {
     }
 }
 
+fn push(entries: &mut VecDeque<Entry>, entry: Entry) {
+    if entries.len() == MOST_ENTRIES {
+        entries.pop_front();
+    }
+    entries.push_back(entry);
+}
+
 /// What was waited for did not happen in time.
 pub struct NotSeen {
     at_most: Duration,
@@ -167,6 +246,21 @@ mod tests {
         let never = transcript.wait_for(1, Duration::ZERO, |_| None::<()>).await.unwrap_err();
         let shown = never.to_string();
         assert!(shown.contains(r#""node":"b""#) && !shown.contains(r#""node":"a""#), "{shown}");
+    }
+
+    #[test]
+    fn a_cued_scene_begins_right_before_its_entry_and_once() {
+        let transcript = Transcript::new();
+        transcript.cue("b", "Later", |entry| entry.what == block(2));
+        for height in [1, 2, 2] {
+            transcript.record("a", block(height));
+        }
+        let entries = transcript.since(0);
+        assert!(entries.iter().enumerate().all(|(at, entry)| entry.seq == at as u64));
+        let scene = What::Scene { id: "b".to_owned(), title: "Later".to_owned() };
+        let whats: Vec<_> = entries.into_iter().map(|entry| entry.what).collect();
+        assert_eq!(whats, [block(1), scene, block(2), block(2)]);
+        assert_eq!(transcript.position(), 4);
     }
 
     #[test]

@@ -1,0 +1,64 @@
+//! What the bytes of a message mean.
+//!
+//! A decoder that is wrong would make a convincing picture. So nothing here is told from the bytes
+//! alone: what LDK decoded is written again, field by field, and compared with the bytes where the
+//! field is said to stand.
+
+mod json;
+mod sheet;
+
+use recording::Explained;
+use recording::normalise::Explain;
+
+use crate::transcript::{Entry, Transcript, What};
+
+pub use sheet::Mismatch;
+
+/// The messages that the book explains, beside LSPS.
+const EXPLAINED: [&str; 13] = [
+    "offer_paths_request",
+    "offer_paths",
+    "serve_static_invoice",
+    "static_invoice_persisted",
+    "invoice_request",
+    "static_invoice",
+    "held_htlc_available",
+    "release_held_htlc",
+    "open_channel",
+    "accept_channel",
+    "update_add_htlc",
+    "update_fulfill_htlc",
+    "revoke_and_ack",
+];
+
+/// Whether the book explains messages of this name.
+pub(crate) fn is_explained(message: &str) -> bool {
+    EXPLAINED.contains(&message)
+}
+
+/// Explains the bytes of an entry: one [`Explained`] for each layer that the node that received them
+/// could open; none if the entry has no bytes, or the book does not explain them.
+///
+/// # Errors
+/// If the bytes are not what they are said to be.
+pub fn explain(entry: &Entry, _transcript: &Transcript) -> Result<Vec<Explained>, Mismatch> {
+    match &entry.what {
+        What::Lsps { json, content: Some(text), .. } => Ok(vec![json::explain(text, json)?]),
+        _ => Ok(Vec::new()),
+    }
+}
+
+/// [`explain`] for a [`recording::normalise::Normaliser`]. It takes the keys from the transcript,
+/// where the nodes left them, so it explains what a node received that has stopped since.
+///
+/// Bytes that are not what they are said to be become a layer without fields that says so: no
+/// recording that shows one is like another.
+pub fn explainer(transcript: &Transcript) -> Explain {
+    let transcript = transcript.clone();
+    Box::new(move |entry| {
+        explain(entry, &transcript).unwrap_or_else(|mismatch| {
+            let title = format!("not explained: {mismatch}");
+            vec![Explained { title, bytes: String::new(), text: true, fields: Vec::new() }]
+        })
+    })
+}
