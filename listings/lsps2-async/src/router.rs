@@ -181,7 +181,12 @@ where
     entropy_source: ES,
     time: T,
     policy: PathPolicy,
+    tell: Option<Tell>,
 }
+
+/// Is told what an invoice of this context got: what was chosen, and the paths it led to.
+type Tell =
+    Box<dyn Fn(&PaymentContext, &PathChoice, Result<&[BlindedPaymentPath], ()>) + Send + Sync>;
 
 impl<R: Router, L: ActiveLeases, ES: EntropySource, T: Deref> JitRouter<R, L, ES, T>
 where
@@ -189,7 +194,19 @@ where
 {
     /// Wraps `inner`.
     pub fn new(inner: R, leases: L, entropy_source: ES, time: T, policy: PathPolicy) -> Self {
-        Self { inner, leases, entropy_source, time, policy }
+        Self { inner, leases, entropy_source, time, policy, tell: None }
+    }
+
+    /// Tells `tell` of each answer, for a log: LDK asks again and again, and keeps quiet about it.
+    pub fn telling(
+        mut self,
+        tell: impl Fn(&PaymentContext, &PathChoice, Result<&[BlindedPaymentPath], ()>)
+        + Send
+        + Sync
+        + 'static,
+    ) -> Self {
+        self.tell = Some(Box::new(tell));
+        self
     }
 
     fn choose(&self, amount_msat: Option<u64>, channels: &[ChannelDetails]) -> PathChoice {
@@ -301,7 +318,8 @@ where
         let choice =
             if for_an_offer { self.choose(amount_msat, &channels) } else { PathChoice::Ordinary };
         // ANCHOR_END: which-contexts
-        match choice {
+        let context = tlvs.payment_context.clone();
+        let paths = match &choice {
             PathChoice::Refuse => Err(()),
             PathChoice::Ordinary => self.inner.create_blinded_payment_paths(
                 recipient,
@@ -319,7 +337,11 @@ where
                 let paths: Vec<_> = paths.collect();
                 if paths.is_empty() { Err(()) } else { Ok(paths) }
             }
+        };
+        if let Some(tell) = &self.tell {
+            tell(&context, &choice, paths.as_deref().map_err(|()| ()));
         }
+        paths
     }
 
     fn find_route(

@@ -39,6 +39,7 @@ use std::sync::{Arc, RwLock};
 use tokio::sync::{Notify, mpsc};
 
 use crate::node::NodeConfig;
+use crate::paths;
 use crate::relay::Relay;
 use crate::tap::{Pen, Tap};
 use crate::transcript::What;
@@ -79,14 +80,15 @@ impl Ground {
         let now = clock.duration_since_epoch();
         let keys = KeysManager::new(&seed, now.as_secs(), now.subsec_nanos(), true);
         let keys = Arc::new(keys);
+        let pen = pen(config, &keys)?;
         config.transcript.lend_keys(&config.name, &keys);
         let store = Arc::new(FilesystemStore::new(data_dir.join("store")));
         let (broadcaster, to_broadcast) = mpsc::unbounded_channel();
         let ground = Self {
             chain: config.chain.clone(),
-            log: Arc::new(log(data_dir)?),
+            log: Arc::new(log(data_dir, pen.clone())?),
             clock,
-            pen: pen(config, &keys)?,
+            pen,
             keys,
             broadcaster: Arc::new(Broadcaster(broadcaster)),
             wallet: Arc::new(Wallet::open(&seed, store.clone())?),
@@ -155,7 +157,11 @@ impl Ground {
         let fees = ProbabilisticScoringFeeParameters::default();
         let (keys, log) = (self.keys.clone(), self.log.clone());
         let plain = PlainRouter::new(graph.clone(), log, keys.clone(), scorer.clone(), fees);
-        Arc::new(Router::new(plain, leases.clone(), keys, self.clock.clone(), paths))
+        let (pen, clock) = (self.pen.clone(), self.clock.clone());
+        let router = Router::new(plain, leases.clone(), keys, clock, paths);
+        Arc::new(router.telling(move |context, choice, paths| {
+            paths::write(&pen, context, choice, paths);
+        }))
     }
 
     pub(crate) fn monitors(&self) -> Result<Vec<(BlockLocator, Monitor)>> {
@@ -418,9 +424,9 @@ fn lock(data_dir: &Path) -> Result<File> {
     Ok(file)
 }
 
-fn log(data_dir: &Path) -> Result<Log> {
+fn log(data_dir: &Path, pen: Pen) -> Result<Log> {
     let file = OpenOptions::new().create(true).append(true).open(data_dir.join("node.log"))?;
-    Ok(Log::new(file, Level::Debug))
+    Ok(Log::new(file, Level::Debug, pen))
 }
 
 fn pen(config: &NodeConfig, keys: &KeysManager) -> Result<Pen> {

@@ -9,6 +9,7 @@ mod channels;
 mod events;
 pub mod explain;
 mod node;
+mod paths;
 mod peers;
 mod relay;
 mod tap;

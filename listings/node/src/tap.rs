@@ -25,13 +25,19 @@ use lightning::onion_message::messenger::{
 use lightning::onion_message::offers::{OffersMessage, OffersMessageHandler};
 use lightning::routing::gossip::NodeId;
 use lightning::types::features::{InitFeatures, NodeFeatures};
+use lightning::util::logger::Record;
 use lightning::util::ser::{LengthLimitedRead, Writeable};
 use lightning_liquidity::lsps0::ser::RawLSPSMessage;
 use std::sync::Arc;
 use tokio::sync::Notify;
 
+mod unhandled;
+
 use crate::explain;
 use crate::transcript::{Transcript, What};
+
+/// The type of `commitment_signed` (BOLT 2).
+const COMMITMENT_SIGNED_TYPE: u16 = 132;
 
 /// Where a node's taps write to.
 #[derive(Clone)]
@@ -56,6 +62,26 @@ impl Pen {
         let peer = self.transcript.name_of(peer);
         let Size { bytes, content } = size;
         self.write(What::Wire { peer, message: message.to_owned(), bytes, content });
+    }
+
+    /// Writes a message for its receiver, when it is sent. There is one for which that is the only
+    /// way: LDK's `PeerManager` takes in a `gossip_timestamp_filter` without a word, to handlers or
+    /// to the log. Only for a receiver that writes to the same transcript.
+    fn wire_at_peer(&self, receiver: &PublicKey, message: &str, size: Size) {
+        if let Some(receiver) = self.transcript.known(receiver) {
+            let (peer, message) = (self.name.clone(), message.to_owned());
+            let Size { bytes, content } = size;
+            self.transcript.record(&receiver, What::Wire { peer, message, bytes, content });
+        }
+    }
+
+    /// Writes a message that LDK's `PeerManager` answers itself and only tells its log of: `ping`,
+    /// `pong` and `warning` reach no handler.
+    pub(crate) fn read_in_log(&self, record: &Record) {
+        let Some(peer) = &record.peer_id else { return };
+        if let Some((message, bytes)) = unhandled::read(record) {
+            self.wire(peer, message, Size { bytes, content: None });
+        }
     }
 
     fn onion(&self, message: &str, size: Size) {
@@ -101,7 +127,14 @@ impl<H> Tap<H> {
 
 impl<H: BaseMessageHandler> BaseMessageHandler for Tap<H> {
     fn get_and_clear_pending_msg_events(&self) -> Vec<MessageSendEvent> {
-        self.inner.get_and_clear_pending_msg_events()
+        let events = self.inner.get_and_clear_pending_msg_events();
+        for event in &events {
+            if let MessageSendEvent::SendGossipTimestampFilter { node_id, msg } = event {
+                let size = self.pen.size("gossip_timestamp_filter", msg);
+                self.pen.wire_at_peer(node_id, "gossip_timestamp_filter", size);
+            }
+        }
+        events
     }
     fn peer_disconnected(&self, peer: PublicKey) {
         self.inner.peer_disconnected(peer)
@@ -165,7 +198,6 @@ impl<H: ChannelMessageHandler> ChannelMessageHandler for Tap<H> {
         handle_update_fee(&msgs::UpdateFee) "update_fee",
         handle_announcement_signatures(&msgs::AnnouncementSignatures) "announcement_signatures",
         handle_channel_reestablish(&msgs::ChannelReestablish) "channel_reestablish",
-        handle_channel_update(&msgs::ChannelUpdate) "channel_update",
         handle_error(&msgs::ErrorMessage) "error",
     }
 
@@ -175,10 +207,21 @@ impl<H: ChannelMessageHandler> ChannelMessageHandler for Tap<H> {
         channel_id: ChannelId,
         batch: Vec<msgs::CommitmentSigned>,
     ) {
+        // LDK takes in `start_batch` itself.
+        let start = msgs::StartBatch {
+            channel_id,
+            batch_size: u16::try_from(batch.len()).unwrap_or(u16::MAX),
+            message_type: Some(COMMITMENT_SIGNED_TYPE),
+        };
+        self.pen.wire(&peer, "start_batch", self.pen.size("start_batch", &start));
         for msg in &batch {
             self.pen.wire(&peer, "commitment_signed", self.pen.size("commitment_signed", msg));
         }
         self.inner.handle_commitment_signed_batch(peer, channel_id, batch)
+    }
+    // LDK hands it to the routing handler too, whose tap writes it down.
+    fn handle_channel_update(&self, peer: PublicKey, msg: &msgs::ChannelUpdate) {
+        self.inner.handle_channel_update(peer, msg)
     }
     fn get_chain_hashes(&self) -> Option<Vec<ChainHash>> {
         self.inner.get_chain_hashes()
@@ -354,6 +397,7 @@ impl<H: CustomMessageHandler<CustomMessage = RawLSPSMessage>> CustomMessageHandl
         self.inner.peer_disconnected(peer)
     }
     fn peer_connected(&self, peer: PublicKey, msg: &Init, inbound: bool) -> Result<(), ()> {
+        self.pen.wire(&peer, "init", self.pen.size("init", msg));
         let connected = self.inner.peer_connected(peer, msg, inbound);
         let name = self.pen.transcript.name_of(&peer);
         self.pen.write(What::Connected { peer: name });
@@ -374,7 +418,7 @@ impl<H: RoutingMessageHandler> RoutingMessageHandler for Tap<H> {
         msg: &msgs::NodeAnnouncement,
     ) -> Result<bool, LightningError> {
         let handled = self.inner.handle_node_announcement(peer, msg);
-        self.gossip(peer, "node_announcement", msg.serialized_length());
+        self.gossip(peer, "node_announcement", msg);
         handled
     }
     fn handle_channel_announcement(
@@ -384,7 +428,7 @@ impl<H: RoutingMessageHandler> RoutingMessageHandler for Tap<H> {
     ) -> Result<bool, LightningError> {
         let handled = self.inner.handle_channel_announcement(peer, msg);
         self.pen.channel_announced.notify_one();
-        self.gossip(peer, "channel_announcement", msg.serialized_length());
+        self.gossip(peer, "channel_announcement", msg);
         handled
     }
     fn handle_channel_update(
@@ -393,7 +437,7 @@ impl<H: RoutingMessageHandler> RoutingMessageHandler for Tap<H> {
         msg: &msgs::ChannelUpdate,
     ) -> Result<Option<(NodeId, NodeId)>, LightningError> {
         let handled = self.inner.handle_channel_update(peer, msg);
-        self.gossip(peer, "channel_update", msg.serialized_length());
+        self.gossip(peer, "channel_update", msg);
         handled
     }
     fn get_next_channel_announcement(
@@ -414,6 +458,7 @@ impl<H: RoutingMessageHandler> RoutingMessageHandler for Tap<H> {
         peer: PublicKey,
         msg: msgs::ReplyChannelRange,
     ) -> Result<(), LightningError> {
+        self.pen.wire(&peer, "reply_channel_range", self.pen.size("reply_channel_range", &msg));
         self.inner.handle_reply_channel_range(peer, msg)
     }
     fn handle_reply_short_channel_ids_end(
@@ -421,6 +466,11 @@ impl<H: RoutingMessageHandler> RoutingMessageHandler for Tap<H> {
         peer: PublicKey,
         msg: msgs::ReplyShortChannelIdsEnd,
     ) -> Result<(), LightningError> {
+        self.pen.wire(
+            &peer,
+            "reply_short_channel_ids_end",
+            self.pen.size("reply_short_channel_ids_end", &msg),
+        );
         self.inner.handle_reply_short_channel_ids_end(peer, msg)
     }
     fn handle_query_channel_range(
@@ -428,6 +478,7 @@ impl<H: RoutingMessageHandler> RoutingMessageHandler for Tap<H> {
         peer: PublicKey,
         msg: msgs::QueryChannelRange,
     ) -> Result<(), LightningError> {
+        self.pen.wire(&peer, "query_channel_range", self.pen.size("query_channel_range", &msg));
         self.inner.handle_query_channel_range(peer, msg)
     }
     fn handle_query_short_channel_ids(
@@ -435,6 +486,11 @@ impl<H: RoutingMessageHandler> RoutingMessageHandler for Tap<H> {
         peer: PublicKey,
         msg: msgs::QueryShortChannelIds,
     ) -> Result<(), LightningError> {
+        self.pen.wire(
+            &peer,
+            "query_short_channel_ids",
+            self.pen.size("query_short_channel_ids", &msg),
+        );
         self.inner.handle_query_short_channel_ids(peer, msg)
     }
     fn processing_queue_high(&self) -> bool {
@@ -444,8 +500,10 @@ impl<H: RoutingMessageHandler> RoutingMessageHandler for Tap<H> {
 
 impl<H> Tap<H> {
     /// Gossip is written down once the graph has it, so that whoever waits for it finds it there.
-    fn gossip(&self, peer: Option<PublicKey>, message: &str, bytes: usize) {
-        let peer = peer.map_or_else(|| self.pen.name.clone(), |p| self.pen.transcript.name_of(&p));
-        self.pen.write(What::Wire { peer, message: message.to_owned(), bytes, content: None });
+    /// What comes from no peer is this node's own and came over no wire.
+    fn gossip(&self, peer: Option<PublicKey>, message: &str, msg: &impl Writeable) {
+        if let Some(peer) = peer {
+            self.pen.wire(&peer, message, self.pen.size(message, msg));
+        }
     }
 }

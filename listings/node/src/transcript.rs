@@ -89,8 +89,12 @@ impl Transcript {
 
     /// The name of a node, or its id where nobody introduced it.
     pub fn name_of(&self, node_id: &PublicKey) -> String {
-        let names = self.inner.names.lock().unwrap();
-        names.get(node_id).cloned().unwrap_or_else(|| node_id.to_string())
+        self.known(node_id).unwrap_or_else(|| node_id.to_string())
+    }
+
+    /// The name of a node that was introduced.
+    pub(crate) fn known(&self, node_id: &PublicKey) -> Option<String> {
+        self.inner.names.lock().unwrap().get(node_id).cloned()
     }
 
     /// Every node that was introduced: its id in hex, and its name.

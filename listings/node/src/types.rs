@@ -30,7 +30,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc;
 
 use crate::relay::Relay;
-use crate::tap::Tap;
+use crate::tap::{Pen, Tap};
 use crate::wallet::Wallet;
 
 pub(crate) type Store = Arc<FilesystemStore>;
@@ -171,16 +171,18 @@ fn name_of(purpose: &TransactionType) -> String {
 pub struct Log {
     file: Mutex<File>,
     level: Level,
+    pen: Pen,
 }
 
 impl Log {
-    pub(crate) fn new(file: File, level: Level) -> Self {
-        Self { file: Mutex::new(file), level }
+    pub(crate) fn new(file: File, level: Level, pen: Pen) -> Self {
+        Self { file: Mutex::new(file), level, pen }
     }
 }
 
 impl Logger for Log {
     fn log(&self, record: Record) {
+        self.pen.read_in_log(&record);
         if record.level >= self.level {
             let mut file = self.file.lock().unwrap();
             // A full disk must not stop the node for the sake of its log.

@@ -26,6 +26,7 @@ use lightning::util::ser::{Readable, Writeable};
 use proptest::prelude::*;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 
 const NOW: Duration = Duration::from_secs(VALID_UNTIL.as_secs() - DAY.as_secs());
 const SECOND: Duration = Duration::from_secs(1);
@@ -374,6 +375,16 @@ impl Wallet {
         channels: &[ChannelDetails],
         amount_msat: Option<u64>,
     ) -> Result<Vec<BlindedPaymentPath>, ()> {
+        self.ask(&self.router(), context, channels, amount_msat)
+    }
+
+    fn ask(
+        &self,
+        router: &impl Router,
+        context: PaymentContext,
+        channels: &[ChannelDetails],
+        amount_msat: Option<u64>,
+    ) -> Result<Vec<BlindedPaymentPath>, ()> {
         let tlvs = ReceiveTlvs {
             payment_secret: PaymentSecret([1; 32]),
             payment_constraints: PaymentConstraints {
@@ -382,7 +393,7 @@ impl Wallet {
             },
             payment_context: context,
         };
-        self.router().create_blinded_payment_paths(
+        router.create_blinded_payment_paths(
             id_of(&self.keys),
             self.keys.get_receive_auth_key(),
             channels.to_vec(),
@@ -515,6 +526,26 @@ fn without_channel_and_lease_there_are_no_paths_and_nobody_is_asked() {
             assert_eq!(wallet.paths(context, &[], None), Err(()));
             assert_eq!(wallet.calls(), []);
         }
+    }
+}
+
+#[test]
+fn each_answer_is_told_as_it_was_given() {
+    let channels = [channel(5_000_000, true)];
+    for (leases, channels, choice) in [
+        (vec![lease(SCID)], &[][..], jit(&[lease(SCID)])),
+        (vec![lease(SCID)], &channels[..], PathChoice::Ordinary),
+        (vec![], &[][..], PathChoice::Refuse),
+    ] {
+        let wallet = Wallet::with(&leases);
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let hear = told.clone();
+        let router = wallet.router().telling(move |context, choice, paths| {
+            let paths = paths.map(<[_]>::to_vec);
+            hear.lock().unwrap().push((context.clone(), choice.clone(), paths));
+        });
+        let paths = wallet.ask(&router, async_offer(None), channels, None);
+        assert_eq!(*told.lock().unwrap(), [(async_offer(None), choice, paths)]);
     }
 }
 
