@@ -137,7 +137,7 @@ impl Desk {
             }
             "diagram" => diagram::figure(&self.recordings, argument),
             "ledger" => ledger::figure(&self.recordings, argument),
-            "player" => player::figure(&self.recordings, argument),
+            "player" => player::figure(&self.recordings, &self.titles, argument),
             "fees" => fees::table(argument),
             "excerpt" => excerpt::block(&self.recordings, argument),
             "role" => role(argument),
@@ -323,7 +323,7 @@ fn keep(out: &mut String, mark: &str) {
 }
 
 /// Keeps the groups of a number, and a number and its unit, on one line.
-fn joined(text: &str) -> String {
+pub(crate) fn joined(text: &str) -> String {
     const UNITS: [&str; 7] = ["msat", "sat", "block", "byte", "second", "day", "ms"];
     let mut out = String::with_capacity(text.len());
     for (at, c) in text.char_indices() {

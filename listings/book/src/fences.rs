@@ -14,8 +14,10 @@ pub(crate) enum Part<'a> {
 }
 
 /// What a directive alone on a line may be; others stand inside a line.
-const BLOCKS: [&str; 8] =
-    ["slice", "output", "events", "flags", "role", "endrole", "claims", "naive"];
+const BLOCKS: [&str; 13] = [
+    "slice", "output", "events", "flags", "role", "endrole", "claims", "naive", "diagram", "ledger",
+    "player", "fees", "excerpt",
+];
 
 /// The parts of a chapter, and problems with its fences.
 pub(crate) fn parts<'a>(file: &str, text: &'a str, problems: &mut Problems) -> Vec<Part<'a>> {

@@ -1,8 +1,270 @@
 //! The player: a recording that a reader steps through.
+//!
+//! The page holds the whole story as a list, which is all there is without JavaScript, and the steps
+//! as JSON, from which `theme/player.js` shows messages, bytes and states.
 
+use recording::view::{Kind, Step, Viewer};
+use recording::{Lane, Recording};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+
+use crate::html::{escape, name};
 use crate::recordings::Recordings;
 
-pub(crate) fn figure(recordings: &Recordings, argument: &str) -> Result<String, String> {
-    recordings.get(argument)?;
-    Err("not drawn yet".to_owned())
+/// How many lanes the drawing beside the list has room for on a phone.
+const LANES: usize = 4;
+
+/// The player of a recording; `titles` are the book's chapters, by file, to which scenes lead.
+pub(crate) fn figure(
+    recordings: &Recordings,
+    titles: &[(String, String)],
+    argument: &str,
+) -> Result<String, String> {
+    let recording = recordings.get(argument)?;
+    if recording.header.lanes.len() != LANES {
+        return Err(format!("the player draws {LANES} lanes, not {}", recording.header.lanes.len()));
+    }
+    Ok(Player::new(&recording, titles).html())
 }
+
+struct Player<'a> {
+    recording: &'a Recording,
+    steps: Vec<Step>,
+    /// For each step, who is offline then, as classes of a row.
+    off: Vec<String>,
+    /// Scene to chapter.
+    chapters: BTreeMap<&'a str, String>,
+}
+
+impl<'a> Player<'a> {
+    fn new(recording: &'a Recording, titles: &[(String, String)]) -> Self {
+        let mut viewer = Viewer::new();
+        let (mut steps, mut off) = (Vec::new(), Vec::new());
+        for moment in &recording.moments {
+            steps.push(viewer.step(moment));
+            let is_off = |lane: &Lane| {
+                let state = viewer.states().get(&lane.id).and_then(|state| state.get("power"));
+                state.is_some_and(|power| power == "offline")
+            };
+            let lanes = recording.header.lanes.iter().enumerate();
+            let off_now: Vec<_> =
+                lanes.filter(|(_, lane)| is_off(lane)).map(|(at, _)| format!(" o{at}")).collect();
+            off.push(off_now.concat());
+        }
+        let mut chapters = BTreeMap::new();
+        for moment in &recording.moments {
+            let scene = moment.scene.as_str();
+            let belongs = |(file, _): &&(String, String)| {
+                file.strip_prefix(scene).is_some_and(|rest| rest.starts_with(['-', '.']))
+            };
+            if let Some((file, _)) = titles.iter().find(belongs) {
+                chapters.insert(scene, file.replace(".md", ".html"));
+            }
+        }
+        Self { recording, steps, off, chapters }
+    }
+
+    fn lane(&self, id: &str) -> Option<usize> {
+        self.recording.header.lanes.iter().position(|lane| lane.id == id)
+    }
+
+    fn html(&self) -> String {
+        let header = &self.recording.header;
+        let mut lanes = String::new();
+        for lane in &header.lanes {
+            let _ = write!(lanes, "<li>{}</li>", escape(&lane.label));
+        }
+        // No empty line may stand in it: that would end it for Markdown.
+        format!(
+            "<section class=\"player\" id=\"player\" tabindex=\"-1\" aria-label=\"Player: {title}\">\n\
+             <p class=\"about\"><strong>{title}.</strong> {about} <span class=\"made\">Recorded with \
+             LDK {ldk}.</span></p>\n\
+             {OPTIONS}\n\
+             <div class=\"panes\">\n\
+             <div class=\"story\"><ul class=\"lanes\" aria-hidden=\"true\">{lanes}</ul>\n\
+             <ol class=\"acts\">{list}</ol></div>\n\
+             <div class=\"now scripted\"></div>\n\
+             <div class=\"state scripted\"></div>\n\
+             </div>\n\
+             {TRANSPORT}\n\
+             <script type=\"application/json\" class=\"recording\">{data}</script>\n\
+             </section>\n",
+            title = escape(&header.title),
+            about = escape(&header.about),
+            ldk = escape(&header.ldk),
+            list = self.list(),
+            data = self.data(),
+        )
+    }
+
+    /// The story, scene by scene.
+    fn list(&self) -> String {
+        let mut out = String::new();
+        let mut open = false;
+        let mut ids = BTreeSet::new();
+        for (step, off) in self.steps.iter().zip(&self.off).filter(|(step, _)| !step.background) {
+            let n = step.n;
+            if step.kind == Kind::Scene {
+                out.push_str(if open { "</ol></li>\n" } else { "" });
+                open = true;
+                let _ = write!(
+                    out,
+                    "<li class=\"act\" id=\"{scene}\"><a class=\"row scene{off}\" id=\"moment-{n}\" \
+                     href=\"#{scene}\">{text}</a><ol>",
+                    scene = escape(&step.scene),
+                    text = escape(&heading(&step.scene, &step.text)),
+                );
+                continue;
+            }
+            let _ = write!(
+                out,
+                "\n<li id=\"{id}\"><a class=\"row {kind}{off}{way}\" id=\"moment-{n}\" \
+                 href=\"#moment-{n}\"{place}><span class=\"who\">{who}</span> \
+                 <span class=\"what\">{what}</span>{much}{more}</a></li>",
+                id = lasting(step, &mut ids),
+                kind = kind(step.kind),
+                way = self.way(step),
+                place = self.place(step),
+                who = self.who(step),
+                what = if is_code(&step.text) { name(&step.text) } else { escape(&spaced(&step.text)) },
+                much = match step.msat {
+                    Some(msat) => format!(
+                        " <span class=\"much\">{}\u{a0}msat</span>",
+                        spaced(&recording::view::grouped(msat))
+                    ),
+                    None => String::new(),
+                },
+                more = match step.detail.as_str() {
+                    "" => String::new(),
+                    detail => format!(" <span class=\"more\">{}</span>", escape(&spaced(detail))),
+                },
+            );
+        }
+        out.push_str(if open { "</ol></li>" } else { "" });
+        out
+    }
+
+    /// From whom to whom, or where, in words.
+    fn who(&self, step: &Step) -> String {
+        let label = |id: &str| escape(self.recording.label(id));
+        match &step.from {
+            Some(from) if step.kind == Kind::Link => {
+                format!("{} – {}", label(from), label(&step.at))
+            }
+            Some(from) => format!("{} → {}", label(from), label(&step.at)),
+            None => label(&step.at),
+        }
+    }
+
+    /// Which way an arrow points, as a class.
+    fn way(&self, step: &Step) -> &'static str {
+        match (step.from.as_ref().and_then(|from| self.lane(from)), self.lane(&step.at)) {
+            (Some(from), Some(to)) if from < to => " right",
+            (Some(from), Some(to)) if from > to => " left",
+            (None, Some(_)) => " here",
+            _ => "",
+        }
+    }
+
+    /// Where a row's drawing begins, and how many lanes it crosses.
+    fn place(&self, step: &Step) -> String {
+        let Some(to) = self.lane(&step.at) else { return String::new() };
+        let from = step.from.as_ref().and_then(|from| self.lane(from)).unwrap_or(to);
+        format!(" style=\"--f:{};--w:{}\"", from.min(to), from.abs_diff(to))
+    }
+
+    /// What the script needs, safe within a script element.
+    fn data(&self) -> String {
+        let header = &self.recording.header;
+        let data = serde_json::json!({
+            "header": { "name": header.name, "lanes": header.lanes },
+            "chapters": self.chapters,
+            "steps": self.steps,
+        });
+        data.to_string().replace('<', "\\u003c")
+    }
+}
+
+fn heading(scene: &str, title: &str) -> String {
+    match scene.strip_prefix("step-") {
+        Some(number) => format!("{number}. {title}"),
+        None => title.to_owned(),
+    }
+}
+
+fn kind(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Scene => "scene",
+        Kind::Message => "message",
+        Kind::Onion => "onion",
+        Kind::Htlc => "htlc",
+        Kind::Event => "event",
+        Kind::Note => "note",
+        Kind::Money => "money",
+        Kind::Offline => "offline",
+        Kind::Online => "online",
+        Kind::Link => "link",
+        Kind::Block => "block",
+    }
+}
+
+/// Whether a label is the name of a message or an event.
+fn is_code(text: &str) -> bool {
+    !text.contains(' ') && text.contains(|c: char| c == '_' || c == '.' || c.is_ascii_uppercase())
+}
+
+/// The name of a step that outlasts a new recording: what it is in its scene, not how many came
+/// before it.
+fn lasting(step: &Step, taken: &mut BTreeSet<String>) -> String {
+    let mut id = format!("{}-", step.scene);
+    for c in step.text.chars() {
+        match c {
+            c if c.is_ascii_alphanumeric() => id.push(c.to_ascii_lowercase()),
+            _ if !id.ends_with('-') => id.push('-'),
+            _ => {}
+        }
+    }
+    let id = id.trim_end_matches('-');
+    let numbered = (2..).map(|count| format!("{id}-{count}"));
+    let free = std::iter::once(id.to_owned()).chain(numbered).find(|id| !taken.contains(id));
+    let free = free.expect("there are more numbers than steps");
+    taken.insert(free.clone());
+    free
+}
+
+/// Numbers whose groups stay together.
+fn spaced(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for (at, c) in text.char_indices() {
+        let after_digit = out.ends_with(|c: char| c.is_ascii_digit());
+        let rest = &text[at + c.len_utf8()..];
+        let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        out.push(if c == ' ' && after_digit && digits == 3 { '\u{202f}' } else { c });
+    }
+    out
+}
+
+const OPTIONS: &str = "\
+<div class=\"options scripted\" role=\"group\" aria-label=\"What the player shows\">\
+<label>Go to <select class=\"goto\" autocomplete=\"off\"></select></label>\
+<label>Speed <select class=\"speed\" autocomplete=\"off\"><option value=\"3200\">half</option>\
+<option value=\"1600\" selected>normal</option><option value=\"800\">double</option>\
+<option value=\"300\">fast</option></select></label>\
+<label class=\"check\"><input type=\"checkbox\" class=\"every\" autocomplete=\"off\"> Every message</label>\
+<button type=\"button\" class=\"link\">Copy link</button>\
+</div>";
+
+const TRANSPORT: &str = "\
+<div class=\"transport scripted\" role=\"group\" aria-label=\"Player controls\">\
+<p class=\"brief\" aria-hidden=\"true\"></p>\
+<button type=\"button\" class=\"back\" aria-label=\"Step back\" aria-keyshortcuts=\"ArrowLeft\">\
+<svg viewBox=\"0 0 20 20\" aria-hidden=\"true\"><path d=\"M5 4v12M15 4.5v11L7.5 10z\"/></svg></button>\
+<button type=\"button\" class=\"play\" aria-label=\"Play\" aria-keyshortcuts=\"Space K\">\
+<svg viewBox=\"0 0 20 20\" aria-hidden=\"true\"><path class=\"go\" d=\"M6 3.5v13L16.5 10z\"/>\
+<path class=\"stop\" d=\"M6.5 4v12M13.5 4v12\"/></svg></button>\
+<button type=\"button\" class=\"forward\" aria-label=\"Step forward\" aria-keyshortcuts=\"ArrowRight\">\
+<svg viewBox=\"0 0 20 20\" aria-hidden=\"true\"><path d=\"M15 4v12M5 4.5v11l7.5-5.5z\"/></svg></button>\
+<div class=\"track\"><input type=\"range\" class=\"scrub\" min=\"0\" value=\"0\" step=\"1\" \
+autocomplete=\"off\" aria-label=\"Step\"></div>\
+<output class=\"count\"></output>\
+</div>";
