@@ -1,8 +1,18 @@
 //! Sequence diagrams: text into an inline SVG in `currentColor`, with the same moves as a list.
 
+mod drawing;
+mod list;
+mod rules;
+mod story;
+
+use recording::Recording;
 use std::fmt::Write;
 
+use crate::chapter::joined;
 use crate::html::escape;
+use drawing::Layout;
+use rules::Level;
+use story::{Arrow, Choice, Power, Shape, Story};
 
 /// The drawing's width, in its own units; a lane takes an equal share.
 const WIDTH: f64 = 760.0;
@@ -55,13 +65,85 @@ pub(crate) fn render(text: &str) -> Result<String, (usize, String)> {
     ))
 }
 
-/// The figure of a recording, or of some of its scenes.
+/// The figure of a recording, or of some of its scenes: `NAME [SCENE…] [brief|usual|full] [all]`.
+///
+/// # Errors
+/// If there is no such recording or scene, or what it shows cannot have happened.
 pub(crate) fn figure(
     recordings: &crate::recordings::Recordings,
     argument: &str,
 ) -> Result<String, String> {
-    recordings.get(argument)?;
-    Err("not drawn yet".to_owned())
+    let (name, choice) = asked(argument)?;
+    let recording = recordings.get(name)?;
+    drawn(&recording, &choice)
+}
+
+fn asked(argument: &str) -> Result<(&str, Choice<'_>), String> {
+    let mut words = argument.split_whitespace();
+    let name = words.next().ok_or("which recording?")?;
+    let mut choice = Choice::default();
+    for word in words {
+        let level = match word {
+            "brief" => Level::Brief,
+            "usual" => Level::Usual,
+            "full" => Level::Full,
+            "all" if !choice.all => {
+                choice.all = true;
+                continue;
+            }
+            scene => {
+                choice.scenes.push(scene);
+                continue;
+            }
+        };
+        if choice.level.replace(level).is_some() {
+            return Err("one level of detail, not two".to_owned());
+        }
+    }
+    Ok((name, choice))
+}
+
+fn drawn(recording: &Recording, choice: &Choice<'_>) -> Result<String, String> {
+    let steps = recording::view::steps(&recording.moments);
+    let story = Story::new(recording, &steps, choice)?;
+    let label = format!("Sequence diagram: {}. It is below as a list, too.", story.title);
+    let mut lanes = String::new();
+    for lane in &story.lanes {
+        lanes.push_str(&format!("<span>{}</span>", escape(lane)));
+    }
+    Ok(format!(
+        "<figure class=\"sequence\"><figcaption>{}</figcaption><div class=\"drawing\">\
+         <div class=\"lanes\" aria-hidden=\"true\">{lanes}</div>{}{}</div>\
+         <p class=\"legend\">{}</p><details class=\"moves\"><summary>As a list</summary>{}</details>\
+         </figure>\n",
+        escape(&story.title),
+        Layout::new(&story, drawing::WIDE).svg(&label),
+        Layout::new(&story, drawing::NARROW).svg(&label),
+        escape(&legend(&story, &recording.header.ldk)),
+        joined(&list::list(&story)),
+    ))
+}
+
+/// What the lines mean, as far as they occur.
+fn legend(story: &Story, ldk: &str) -> String {
+    let arrow = |wanted: Arrow| {
+        story.rows().any(|row| matches!(&row.shape, Shape::Move { kind, .. } if *kind == wanted))
+    };
+    let offline = story.groups.iter().any(|group| group.power.contains(&Power::Offline))
+        || story.rows().any(|row| matches!(row.shape, Shape::Power { to: Power::Offline, .. }));
+    let mut parts = Vec::new();
+    for (occurs, words) in [
+        (arrow(Arrow::Htlc), "Thick: an HTLC."),
+        (arrow(Arrow::Onion), "Dashed: an onion message."),
+        (arrow(Arrow::Both), "Double: commitment_signed and revoke_and_ack, both ways."),
+        (offline, "Hatched: offline."),
+    ] {
+        if occurs {
+            parts.push(words.to_owned());
+        }
+    }
+    parts.push(format!("Recorded with LDK {ldk}."));
+    parts.join(" ")
 }
 
 impl Diagram {

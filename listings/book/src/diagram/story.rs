@@ -1,0 +1,569 @@
+//! What is drawn of a recording: its lanes, and its rows in groups.
+
+use recording::entry::{DIRECTOR, HtlcState, What};
+use recording::view::{Kind, Step, grouped};
+use recording::{Lane, Moment, Recording};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+
+use super::rules::{self, Level};
+
+/// A diagram before it is drawn.
+#[derive(Debug)]
+pub(super) struct Story {
+    /// Its caption.
+    pub(super) title: String,
+    /// The labels of its lanes.
+    pub(super) lanes: Vec<String>,
+    /// Its parts; only one of several has a heading.
+    pub(super) groups: Vec<Group>,
+}
+
+/// A scene.
+#[derive(Debug)]
+pub(super) struct Group {
+    /// The step's number, if it is one of the five, and its heading.
+    pub(super) heading: Option<(Option<String>, String)>,
+    /// How each lane begins it.
+    pub(super) power: Vec<Power>,
+    /// What is folded before its first row.
+    pub(super) folded: Vec<Folded>,
+    /// Its rows.
+    pub(super) rows: Vec<Row>,
+}
+
+/// Whether a party takes part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Power {
+    /// It has never been started.
+    Absent,
+    Offline,
+    Online,
+}
+
+/// One row of the drawing, and one entry of the list.
+#[derive(Debug)]
+pub(super) struct Row {
+    pub(super) shape: Shape,
+    /// More about it, for the list.
+    pub(super) detail: String,
+    /// What happened after it and has no row.
+    pub(super) folded: Vec<Folded>,
+}
+
+/// What a row looks like.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// A message.
+    Move { from: usize, to: usize, kind: Arrow, text: String, amount: Option<String> },
+    /// Something that one party notes.
+    Mark { at: usize, money: bool, text: String, amount: Option<String>, why: Option<String> },
+    /// A party goes or comes.
+    Power { at: usize, to: Power },
+    /// The director says something.
+    Aside(String),
+}
+
+/// What an arrow looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Arrow {
+    /// A message between peers.
+    Message,
+    /// An onion message, which others relay.
+    Onion,
+    /// An HTLC: it moves money.
+    Htlc,
+    /// The HTLC's end: a preimage, or a failure.
+    Settle,
+    /// Messages to and fro, folded.
+    Both,
+}
+
+/// Something that has no row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Folded {
+    /// Whether it is a message; else it is an event or a note.
+    pub(super) message: bool,
+    pub(super) name: String,
+}
+
+/// What the page asks for.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Choice<'a> {
+    pub(super) scenes: Vec<&'a str>,
+    pub(super) level: Option<Level>,
+    /// Whether lanes without a row stand there too.
+    pub(super) all: bool,
+}
+
+impl Story {
+    /// Chooses what is drawn.
+    ///
+    /// # Errors
+    /// If a scene is not there, if nothing is left to draw, or if somebody acts while away: such a
+    /// recording is wrong.
+    pub(super) fn new(
+        recording: &Recording,
+        steps: &[Step],
+        choice: &Choice<'_>,
+    ) -> Result<Self, String> {
+        let scenes = recording.scenes();
+        let name = &recording.header.name;
+        for (at, asked) in choice.scenes.iter().enumerate() {
+            if !scenes.iter().any(|scene| scene.id == *asked) {
+                let known: Vec<_> = scenes.iter().map(|scene| scene.id.as_str()).collect();
+                return Err(format!("`{name}` has no scene `{asked}`, but {}", known.join(", ")));
+            }
+            if choice.scenes[..at].contains(asked) {
+                return Err(format!("scene `{asked}` is asked for twice"));
+            }
+        }
+        let chosen = |id: &str| choice.scenes.is_empty() || choice.scenes.contains(&id);
+        let shown: Vec<_> = scenes.iter().filter(|scene| chosen(&scene.id)).collect();
+        let level = choice.level.unwrap_or(match shown.len() {
+            0 | 1 => Level::Usual,
+            _ => Level::Brief,
+        });
+        let mut teller = Teller::new(recording, level);
+        let mut groups = Vec::new();
+        for scene in &scenes {
+            let mut group = Group {
+                heading: (shown.len() > 1).then(|| heading(&scene.id, &scene.title)),
+                power: teller.power.clone(),
+                folded: Vec::new(),
+                rows: Vec::new(),
+            };
+            teller.dances.clear();
+            for n in scene.moments.clone() {
+                teller.tell(&recording.moments[n], &steps[n], &mut group)?;
+            }
+            if chosen(&scene.id) {
+                groups.push(group);
+            }
+        }
+        let title = match shown.as_slice() {
+            [scene] if scenes.len() > 1 => {
+                let (number, title) = heading(&scene.id, &scene.title);
+                number.map_or_else(|| title.clone(), |number| format!("Step {number}: {title}"))
+            }
+            _ => recording.header.title.clone(),
+        };
+        let mut story = Self {
+            title,
+            lanes: recording.header.lanes.iter().map(|lane| lane.label.clone()).collect(),
+            groups,
+        };
+        if story.rows().next().is_none() {
+            return Err(format!("nothing of `{name}` is left to draw"));
+        }
+        if !choice.all {
+            story.leave_out_idle_lanes();
+        }
+        Ok(story)
+    }
+
+    /// All rows.
+    pub(super) fn rows(&self) -> impl Iterator<Item = &Row> {
+        self.groups.iter().flat_map(|group| &group.rows)
+    }
+
+    fn leave_out_idle_lanes(&mut self) {
+        // That somebody is away is a part of the story.
+        let away = |group: &Group, lane: usize| group.power[lane] == Power::Offline;
+        let acts = |lane: usize| {
+            self.groups.iter().any(|group| away(group, lane))
+                || self.rows().any(|row| match &row.shape {
+                    Shape::Move { from, to, .. } => *from == lane || *to == lane,
+                    Shape::Mark { at, .. } | Shape::Power { at, .. } => *at == lane,
+                    Shape::Aside(_) => false,
+                })
+        };
+        let kept: Vec<usize> = (0..self.lanes.len()).filter(|lane| acts(*lane)).collect();
+        let place = |lane: &mut usize| {
+            let place = kept.iter().position(|kept| kept == lane);
+            *lane = place.expect("a lane with a row is kept");
+        };
+        self.lanes = kept.iter().map(|lane| self.lanes[*lane].clone()).collect();
+        for group in &mut self.groups {
+            group.power = kept.iter().map(|lane| group.power[*lane]).collect();
+            for row in &mut group.rows {
+                match &mut row.shape {
+                    Shape::Move { from, to, .. } => {
+                        place(from);
+                        place(to);
+                    }
+                    Shape::Mark { at, .. } | Shape::Power { at, .. } => place(at),
+                    Shape::Aside(_) => {}
+                }
+            }
+        }
+    }
+}
+
+/// A step's number and its heading.
+fn heading(id: &str, title: &str) -> (Option<String>, String) {
+    let number = id.strip_prefix("step-").filter(|number| number.parse::<u8>().is_ok());
+    (number.map(str::to_owned), title.to_owned())
+}
+
+/// An onion message that waited in a mailbox.
+struct Letter {
+    maker: String,
+    message: String,
+}
+
+/// Walks through a recording.
+struct Teller<'a> {
+    lanes: &'a [Lane],
+    level: Level,
+    power: Vec<Power>,
+    /// By the moment a mailbox kept it: a letter that was delivered later.
+    kept: HashMap<usize, Vec<Letter>>,
+    /// By the moment it arrived: who had kept it.
+    arrived: HashMap<usize, String>,
+    /// By the moment of a state: the event of LDK it follows from.
+    events: BTreeMap<usize, &'static str>,
+    /// The moments of those events.
+    told: HashSet<usize>,
+    /// Pairs of lanes that are committing, and the row that stands for it.
+    dances: HashMap<(usize, usize), usize>,
+    /// The capacity of the last channel that somebody opens.
+    opening_sat: Option<u64>,
+    /// Whether an invoice is at its server.
+    served: bool,
+}
+
+impl<'a> Teller<'a> {
+    fn new(recording: &'a Recording, level: Level) -> Self {
+        let lanes = &recording.header.lanes;
+        let begins = |lane: &Lane| {
+            let mut own = recording.moments.iter().filter(|moment| moment.node == lane.id);
+            own.find_map(|moment| match moment.what {
+                What::Started { restored: false } => Some(Power::Absent),
+                What::Started { restored: true } => Some(Power::Offline),
+                What::Stopped => Some(Power::Online),
+                _ => None,
+            })
+        };
+        let power = lanes.iter().map(|lane| begins(lane).unwrap_or(Power::Online)).collect();
+        let (kept, arrived) = letters(&recording.moments);
+        let (events, told) = events(&recording.moments);
+        Self {
+            lanes,
+            level,
+            power,
+            kept,
+            arrived,
+            events,
+            told,
+            dances: HashMap::new(),
+            opening_sat: None,
+            served: false,
+        }
+    }
+
+    fn lane(&self, id: &str) -> Result<usize, String> {
+        let place = self.lanes.iter().position(|lane| lane.id == id);
+        place.ok_or_else(|| format!("no lane `{id}` in the recording's header"))
+    }
+
+    fn label<'b>(&'b self, id: &'b str) -> &'b str {
+        self.lanes.iter().find(|lane| lane.id == id).map_or(id, |lane| &lane.label)
+    }
+
+    /// Fails if the lane is away.
+    fn present(&self, lane: usize, step: &Step, does: &str) -> Result<(), String> {
+        let away = match self.power[lane] {
+            Power::Online => return Ok(()),
+            Power::Offline => "is offline",
+            Power::Absent => "has not started",
+        };
+        let label = &self.lanes[lane].label;
+        Err(format!("moment {}: {label} {away} and {does} {}", step.n, step.text))
+    }
+
+    fn tell(&mut self, moment: &'a Moment, step: &Step, group: &mut Group) -> Result<(), String> {
+        if moment.background || moment.again {
+            return Ok(());
+        }
+        let what = &moment.what;
+        if let What::Scene { .. } = what {
+            return Ok(());
+        }
+        if moment.node == DIRECTOR {
+            group.rows.push(row(Shape::Aside(step.text.clone()), &step.detail));
+            return Ok(());
+        }
+        let at = self.lane(&moment.node)?;
+        match step.kind {
+            Kind::Online | Kind::Offline => {
+                let to = if step.kind == Kind::Online { Power::Online } else { Power::Offline };
+                if (self.power[at] == Power::Online) == (to == Power::Online) {
+                    let label = &self.lanes[at].label;
+                    return Err(format!("moment {}: {label} {}, again", step.n, step.text));
+                }
+                self.power[at] = to;
+                group.rows.push(row(Shape::Power { at, to }, &step.text));
+                return Ok(());
+            }
+            _ => {}
+        }
+        // What comes out of a mailbox was sent by somebody who may be away by now.
+        let from = match self.arrived.get(&moment.n).map(String::as_str).or(step.from.as_deref()) {
+            Some(from) => Some(self.lane(from)?),
+            None => None,
+        };
+        let is_message = matches!(step.kind, Kind::Message | Kind::Onion | Kind::Htlc);
+        self.present(at, step, if is_message { "receives" } else { "does" })?;
+        if let (true, Some(from)) = (is_message, from) {
+            self.present(from, step, "sends")?;
+        }
+        let least = if self.served && rules::is_upkeep(what) {
+            Some(Level::Full)
+        } else {
+            rules::level(what)
+        };
+        match what {
+            What::Onion { message, .. } if message == "static_invoice_persisted" => {
+                self.served = true;
+            }
+            What::Channel { capacity_sat: Some(sat), .. } => self.opening_sat = Some(*sat),
+            _ => {}
+        }
+        let Some(least) = least else { return Ok(()) };
+        if let (What::Wire { message, .. }, Some(from)) = (what, from) {
+            let pair = (from.min(at), from.max(at));
+            if rules::is_dance(message) {
+                if self.level == Level::Usual && least > self.level {
+                    self.dance(pair, message, group);
+                    return Ok(());
+                }
+            } else if message.starts_with("update_") {
+                self.dances.remove(&pair);
+            }
+        }
+        if least > self.level {
+            if !self.told.contains(&moment.n) {
+                fold(group, is_message, &step.text);
+            }
+            return Ok(());
+        }
+        group.rows.push(self.row(moment, step, at, from, least));
+        Ok(())
+    }
+
+    /// Adds a message to the row that stands for its exchange.
+    fn dance(&mut self, pair: (usize, usize), message: &str, group: &mut Group) {
+        let at = *self.dances.entry(pair).or_insert_with(|| {
+            let text = "commitment dance".to_owned();
+            let (from, to) = pair;
+            let shape = Shape::Move { from, to, kind: Arrow::Both, text, amount: None };
+            group.rows.push(row(shape, ""));
+            group.rows.len() - 1
+        });
+        let detail = &mut group.rows[at].detail;
+        *detail = match detail.is_empty() {
+            true => message.to_owned(),
+            false => format!("{detail}, {message}"),
+        };
+    }
+
+    fn row(
+        &mut self,
+        moment: &'a Moment,
+        step: &Step,
+        at: usize,
+        from: Option<usize>,
+        least: Level,
+    ) -> Row {
+        let what = &moment.what;
+        let mut detail = Vec::new();
+        let bytes = step.bytes.map(|bytes| format!("{} bytes", grouped(bytes as u64)));
+        detail.extend(bytes);
+        match what {
+            // The amount stands in the row.
+            What::Htlc { .. } => {}
+            What::Channel { peer, capacity_sat, reason, .. } => {
+                detail.push(format!("with {}", self.label(peer)));
+                detail.extend(capacity_sat.map(|sat| format!("{} sat", grouped(sat))));
+                detail.extend(reason.clone());
+            }
+            _ if step.detail.is_empty() => {}
+            _ => detail.push(step.detail.clone()),
+        }
+        let kind = match what {
+            What::Onion { .. } => Arrow::Onion,
+            What::Wire { message, .. } if message == "update_add_htlc" => Arrow::Htlc,
+            What::Wire { message, .. }
+                if message.starts_with("update_ful") || message.starts_with("update_fail") =>
+            {
+                Arrow::Settle
+            }
+            _ => Arrow::Message,
+        };
+        let is_message = matches!(step.kind, Kind::Message | Kind::Onion | Kind::Htlc);
+        let shape = match (what, from) {
+            (What::Mailbox { state, peer, .. }, _) if state == "kept" => {
+                let letters = self.kept.remove(&moment.n).unwrap_or_default();
+                let text = format!("kept for {}", self.label(peer));
+                match letters.as_slice() {
+                    [letter] if self.lane(&letter.maker).is_ok_and(|maker| maker != at) => {
+                        let from = self.lane(&letter.maker).unwrap_or(at);
+                        let amount = None;
+                        detail = vec![text.clone()];
+                        let text = format!("{}, {text}", letter.message);
+                        Shape::Move { from, to: at, kind: Arrow::Onion, text, amount }
+                    }
+                    _ => mark(at, format!("mailbox: {text}")),
+                }
+            }
+            (_, Some(from)) if is_message && from != at => {
+                let mut text = step.text.clone();
+                if let (What::Wire { message, bytes, .. }, true) = (what, least < Level::Full)
+                    && rules::is_dance(message)
+                {
+                    // What makes it worth a row is what it carries.
+                    text = format!("{message}, {} bytes", grouped(*bytes as u64));
+                    detail.clear();
+                }
+                if let Some(holder) = self.arrived.get(&moment.n) {
+                    let maker = step.from.as_deref().unwrap_or(holder);
+                    detail.push(format!("from the mailbox, made by {}", self.label(maker)));
+                    text.push_str(", from the mailbox");
+                }
+                let amount = match (what, step.msat, self.opening_sat) {
+                    (What::Wire { message, .. }, _, Some(sat)) if message == "open_channel" => {
+                        Some(format!("{} sat", grouped(sat)))
+                    }
+                    (_, Some(msat), _) => Some(format!("{} msat", grouped(msat))),
+                    _ => None,
+                };
+                Shape::Move { from, to: at, kind, text, amount }
+            }
+            _ => {
+                let amount = match what {
+                    What::Htlc { amount_msat, skimmed_fee_msat, .. } => {
+                        Some(money(*amount_msat, *skimmed_fee_msat))
+                    }
+                    _ => None,
+                };
+                let why = rules::asks_why(what).then(|| reason(what, step)).flatten();
+                let text = match what {
+                    What::Mailbox { state, peer, .. } => {
+                        format!("mail for {} {state}", self.label(peer))
+                    }
+                    What::Offer { state, .. } if state == "ready" => "offer ready".to_owned(),
+                    What::Htlc { state: HtlcState::Requested, .. } => "asks to pay".to_owned(),
+                    _ => step.text.clone(),
+                };
+                if let Some(event) = self.events.get(&moment.n) {
+                    detail.push(format!("event {event}"));
+                }
+                Shape::Mark { at, money: step.kind == Kind::Money, text, amount, why }
+            }
+        };
+        row(shape, &detail.join("; "))
+    }
+}
+
+fn mark(at: usize, text: String) -> Shape {
+    Shape::Mark { at, money: false, text, amount: None, why: None }
+}
+
+fn row(shape: Shape, detail: &str) -> Row {
+    Row { shape, detail: detail.to_owned(), folded: Vec::new() }
+}
+
+fn fold(group: &mut Group, message: bool, name: &str) {
+    let folded = match group.rows.last_mut() {
+        Some(row) => &mut row.folded,
+        None => &mut group.folded,
+    };
+    folded.push(Folded { message, name: name.to_owned() });
+}
+
+/// Which of LDK's events the states follow from.
+fn events(moments: &[Moment]) -> (BTreeMap<usize, &'static str>, HashSet<usize>) {
+    /// The nodes note the state soon after the event; something else may come between.
+    const NEAR: usize = 3;
+    let mut events = BTreeMap::new();
+    let mut told = HashSet::new();
+    for moment in moments {
+        let Some(event) = rules::event_of(&moment.what) else { continue };
+        let before = moments[..moment.n].iter().rev();
+        let own = before.filter(|earlier| earlier.node == moment.node && !earlier.background);
+        let found = own.take(NEAR).find(|earlier| {
+            let name = matches!(&earlier.what, What::Event { name, .. } if name == event);
+            name && !told.contains(&earlier.n)
+        });
+        if let Some(found) = found {
+            told.insert(found.n);
+            events.insert(moment.n, event);
+        }
+    }
+    (events, told)
+}
+
+/// Follows onion messages through mailboxes. A mailbox says that it keeps one, not which; which it was
+/// shows when it is delivered, in the same order.
+fn letters(moments: &[Moment]) -> (HashMap<usize, Vec<Letter>>, HashMap<usize, String>) {
+    /// The moments at which the letters in one mailbox were kept; `delivered` have left it.
+    #[derive(Default)]
+    struct Mailbox {
+        kept: VecDeque<usize>,
+        delivered: VecDeque<usize>,
+    }
+    let mut boxes: BTreeMap<(&str, &str), Mailbox> = BTreeMap::new();
+    let mut kept: HashMap<usize, Vec<Letter>> = HashMap::new();
+    let mut arrived = HashMap::new();
+    for moment in moments.iter().filter(|moment| !moment.background && !moment.again) {
+        match &moment.what {
+            What::Mailbox { state, peer, messages, .. } => {
+                let mailbox = boxes.entry((&moment.node, peer)).or_default();
+                match state.as_str() {
+                    "kept" => mailbox.kept.extend(std::iter::repeat_n(moment.n, *messages)),
+                    "delivered" => {
+                        let count = (*messages).min(mailbox.kept.len());
+                        mailbox.delivered.extend(mailbox.kept.drain(..count));
+                    }
+                    _ => {}
+                }
+            }
+            What::Onion { message, from: Some(maker), .. } => {
+                let mut own = boxes
+                    .iter_mut()
+                    .filter(|((holder, peer), _)| *peer == moment.node && holder != maker);
+                let letter = own.find_map(|((holder, _), mailbox)| {
+                    mailbox.delivered.pop_front().map(|kept| (*holder, kept))
+                });
+                if let Some((holder, at)) = letter {
+                    arrived.insert(moment.n, holder.to_owned());
+                    kept.entry(at)
+                        .or_default()
+                        .push(Letter { maker: maker.clone(), message: message.clone() });
+                }
+            }
+            _ => {}
+        }
+    }
+    (kept, arrived)
+}
+
+fn money(amount_msat: u64, skimmed_fee_msat: u64) -> String {
+    let skim = match skimmed_fee_msat {
+        0 => String::new(),
+        skim => format!(", skim {} msat", grouped(skim)),
+    };
+    format!("{} msat{skim}", grouped(amount_msat))
+}
+
+/// Why it happened.
+fn reason(what: &What, step: &Step) -> Option<String> {
+    let reason = match what {
+        What::Htlc { reason, .. } | What::Mailbox { reason, .. } | What::Channel { reason, .. } => {
+            reason.clone()
+        }
+        What::Broadcast { error, .. } => error.clone(),
+        _ => Some(step.detail.clone()),
+    };
+    reason.filter(|reason| !reason.is_empty())
+}
