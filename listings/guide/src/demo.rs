@@ -10,6 +10,8 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::money::{Books, msat};
+use crate::payable;
+use crate::story::{self, Setting};
 use crate::world::{Story, World, is_onion};
 
 /// What to play.
@@ -73,10 +75,12 @@ pub async fn run(options: &Options, chain: Chain) -> Result<Summary> {
     let story = Story::new(options.payer, options.trust);
     check_amount(&story, options.amount_msat)?;
     let stage = Stage::new(options.json);
-    stage.say("Setting up: coins, two LSPs and a payer, their channels and their gossip");
+    if !options.json {
+        println!("Setting up: coins, two LSPs and a payer, their channels and their gossip");
+    }
     let mut world = World::new(chain, story).await?;
     let follower = stage.follow(world.transcript.clone());
-    let played = play(&mut world, &stage, options).await;
+    let played = play(&mut world, options).await;
     let elapsed_ms = world.transcript.elapsed_ms();
     if played.is_ok() {
         world.stop().await;
@@ -97,44 +101,26 @@ pub async fn run(options: &Options, chain: Chain) -> Result<Summary> {
 
 /// An amount no lease of this LSP can serve is refused before anything starts.
 fn check_amount(story: &Story, amount_msat: u64) -> Result<(), Refused> {
-    let (smallest, largest) = story.lsp.payable_msat();
-    if amount_msat < smallest {
-        return Err(Refused(format!(
-            "{amount_msat} msat is below the {smallest} msat that pay for a channel here: \
-             use --amount {smallest} or more"
-        )));
-    }
-    if amount_msat > largest {
-        return Err(Refused(format!(
-            "{amount_msat} msat is above the {largest} msat a lease of this LSP allows: \
-             use --amount {largest} or less"
-        )));
-    }
-    Ok(())
+    payable::check(&story.lsp, amount_msat).map_err(|error| {
+        let (instead, which) = error.instead();
+        Refused(format!("{error}: use --amount {instead} {which}"))
+    })
 }
 
-async fn play(world: &mut World, stage: &Stage, options: &Options) -> Result<(Books, u64)> {
-    stage.say("Step 1 to 3: the recipient buys a lease, and its offer gets a path over the SCID");
-    let (lease, offer) = world.prepare_recipient().await.context("preparing the recipient")?;
-    world.stop_recipient().await;
-
-    stage.say("Step 4: the recipient is offline and has no channel; the payer pays its offer");
-    stage.detail(&format!("offer {}…, lease {}", &offer.to_string()[..40], lease.id));
-    let paid_from = world.transcript.position();
-    world.pay_while_recipient_is_offline(&offer, options.amount_msat).await?;
-    if options.payer == PayerMode::OftenOffline {
-        stage.detail("the HTLC is locked at the payer's LSP, so the payer goes offline too");
-        world.stop_payer().await;
-    }
-
-    stage.say("Step 5: the recipient wakes up; its LSP opens the channel and forwards");
-    let books = world.wake_recipient_and_settle(paid_from).await?;
+async fn play(world: &mut World, options: &Options) -> Result<(Books, u64)> {
+    let setting = Setting {
+        payer: options.payer,
+        trust: options.trust,
+        amount_msat: options.amount_msat,
+        ..Setting::default()
+    };
+    let books = story::flow(world, &setting).await?;
     let channels = world.recipient().balances().channels;
     let capacity = channels.first().context("the recipient has no channel")?.capacity_sat;
     Ok((books, capacity))
 }
 
-/// Prints a run: the driver's headings and the transcript's lines, in order.
+/// Prints a run, as its transcript grows.
 struct Stage {
     json: bool,
     done: Arc<watch::Sender<bool>>,
@@ -143,18 +129,6 @@ struct Stage {
 impl Stage {
     fn new(json: bool) -> Self {
         Self { json, done: Arc::new(watch::Sender::new(false)) }
-    }
-
-    fn say(&self, heading: &str) {
-        if !self.json {
-            println!("\n{heading}");
-        }
-    }
-
-    fn detail(&self, line: &str) {
-        if !self.json {
-            println!("            {line}");
-        }
     }
 
     fn follow(&self, transcript: Transcript) -> tokio::task::JoinHandle<()> {
@@ -186,6 +160,8 @@ impl Stage {
 fn print(entry: &Entry, json: bool) {
     if json {
         println!("{}", serde_json::to_string(entry).expect("an entry is JSON"));
+    } else if let What::Scene { id, title } = &entry.what {
+        println!("\n{}", story::heading(id, title));
     } else if let Some(line) = tell(entry) {
         println!("  {:>6} ms  {:<10} {line}", entry.at_ms, entry.node);
     }

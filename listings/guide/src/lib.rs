@@ -2,8 +2,12 @@
 
 pub mod book;
 pub mod demo;
+pub mod live;
 pub mod money;
+pub mod payable;
+pub mod record;
 pub mod serve;
+pub mod story;
 pub mod terminal;
 pub mod upgrade;
 pub mod world;

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use guide::demo::{self, Refused, Summary};
-use guide::{book, serve, terminal, upgrade};
+use guide::{book, record, serve, terminal, upgrade};
 use lsps2_async::lease::TrustModel;
 use lsps2_async::payer::PayerMode;
 use regtest::{Chain, RpcAuth};
@@ -33,6 +33,8 @@ enum What {
     UpgradeCheck(UpgradeArgs),
     /// Play the whole story with four nodes and show where every msat went.
     Demo(DemoArgs),
+    /// Play the scenarios that the book shows, and keep what the nodes did in `tests/recorded`.
+    Record(RecordArgs),
     /// Run one party, with commands on standard input and JSON on standard output.
     Node(NodeArgs),
     /// Serve an embedded chain to `node` processes, on loopback.
@@ -86,6 +88,18 @@ struct DemoArgs {
     /// Print everything that happens as JSON, one object a line; the last is a summary.
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Args)]
+struct RecordArgs {
+    /// Which scenarios; without a name, all of them.
+    names: Vec<String>,
+    /// Write nothing; tell how a fresh run differs from what is kept.
+    #[arg(long)]
+    check: bool,
+    /// The chain to play on. `bitcoind` starts the program that BITCOIND_EXE names.
+    #[arg(long, value_enum, default_value = "embedded")]
+    chain: DemoChain,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -155,6 +169,7 @@ async fn main() -> ExitCode {
         What::Check(args) => check_book(&args),
         What::UpgradeCheck(args) => return check_upgrade(&args.version),
         What::Demo(args) => return run_demo(args).await,
+        What::Record(args) => run_record(args).await,
         What::Node(args) => run_node(args).await,
         What::Chain(args) => run_chain(args).await,
     };
@@ -227,6 +242,34 @@ async fn run_demo(args: DemoArgs) -> ExitCode {
         (None, false) => print!("{}", demo::table(&summary)),
     }
     code
+}
+
+async fn run_record(args: RecordArgs) -> Result<()> {
+    let root = book::root()?;
+    let scenarios = match &args.names[..] {
+        [] => record::scenarios(),
+        names => names.iter().map(|name| record::find(name)).collect::<Result<_>>()?,
+    };
+    let mut differ = Vec::new();
+    for scenario in &scenarios {
+        let (name, chain) = (scenario.name, demo_chain(args.chain).await?);
+        if args.check {
+            let difference = record::check(&root, scenario, chain).await?;
+            println!("{name}: {}", if difference.is_empty() { "the same" } else { "differs" });
+            print!("{difference}");
+            differ.extend((!difference.is_empty()).then_some(name));
+        } else {
+            match record::record(&root, scenario, chain).await? {
+                record::Outcome::New => println!("{name}: new"),
+                record::Outcome::Same => println!("{name}: the same; the file stays"),
+                record::Outcome::Changed(how) => println!("{name}: written anew\n{how}"),
+            }
+        }
+    }
+    if !differ.is_empty() {
+        bail!("{} differ: {}", differ.len(), differ.join(", "));
+    }
+    Ok(())
 }
 
 async fn demo_chain(which: DemoChain) -> Result<Chain> {

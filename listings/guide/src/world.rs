@@ -21,7 +21,7 @@ use node::{NodeConfig, wallet_script};
 use regtest::Chain;
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -74,8 +74,26 @@ pub struct World {
 impl World {
     /// Starts the payer and both LSPs, with coins, channels and gossip. The recipient is not there.
     pub async fn new(chain: Chain, story: Story) -> Result<Self> {
-        let folder = tempfile::Builder::new().prefix("lsps2-async-").tempdir()?;
-        let transcript = Transcript::new();
+        Self::with(chain, story, Transcript::new()).await
+    }
+
+    /// The same, with a transcript that keeps the bytes of the messages the book explains.
+    pub async fn recorded(chain: Chain, story: Story) -> Result<Self> {
+        Self::with(chain, story, Transcript::keeping_bytes()).await
+    }
+
+    async fn with(chain: Chain, story: Story, transcript: Transcript) -> Result<Self> {
+        Self::within(&std::env::temp_dir(), chain, story, transcript).await
+    }
+
+    /// The same, with its folders in this one and a transcript that others may follow already.
+    pub async fn within(
+        parent: &Path,
+        chain: Chain,
+        story: Story,
+        transcript: Transcript,
+    ) -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("lsps2-async-").tempdir_in(parent)?;
         // An LSP needs several coins: those of a funding it withholds are not free for the next.
         let coins = [("payer", 1), ("payer-lsp", 1), ("lsp", 3)];
         fund(&chain, &folder, &coins).await?;
@@ -118,7 +136,8 @@ impl World {
         // The payer's route needs the announced channel, and its messages the LSP's address. The
         // LSP builds no offer paths before it is announced itself.
         let gossiped = || {
-            payer.can_route(&payer_lsp.id(), &lsp.id())
+            self.lsps_know_their_channel()
+                && payer.can_route(&payer_lsp.id(), &lsp.id())
                 && payer.knows_node(&lsp.id())
                 && lsp.knows_node(&lsp.id())
         };
@@ -133,7 +152,7 @@ impl World {
         let (payer_lsp, lsp) = (&self.payer_lsp, self.lsp());
         let announced = || payer_lsp.knows_node(&payer_lsp.id()) && lsp.knows_node(&lsp.id());
         self.see(from, |e| matches!(e.what, What::Wire { .. }) && announced()).await?;
-        if payer_lsp.can_route(&payer_lsp.id(), &lsp.id()) {
+        if self.lsps_know_their_channel() {
             return Ok(());
         }
         let from = self.transcript.position();
@@ -142,8 +161,23 @@ impl World {
             |e: &Entry| matches!(&e.what, What::Disconnected { peer } if peer == "payer-lsp");
         self.see(from, |e| e.node == "lsp" && gone(e)).await?;
         payer_lsp.connect(lsp.id(), lsp.address()).await?;
-        self.see(from, |e| e.node == "payer-lsp" && is_wire(e, "channel_reestablish")).await?;
+        // A channel without a payment so far says once more that it is ready.
+        for node in ["payer-lsp", "lsp"] {
+            for message in ["channel_reestablish", "channel_ready"] {
+                self.see(from, |e| e.node == node && is_wire(e, message)).await?;
+            }
+        }
         Ok(())
+    }
+
+    /// Both ends know both directions of the announced channel. The payer's route needs one; with the
+    /// other, the server's offer paths name the channel, and without it a node.
+    fn lsps_know_their_channel(&self) -> bool {
+        let (payer_lsp, lsp) = (&self.payer_lsp, self.lsp());
+        let knows = |node: &node::Node| {
+            node.can_route(&payer_lsp.id(), &lsp.id()) && node.can_route(&lsp.id(), &payer_lsp.id())
+        };
+        knows(payer_lsp) && knows(lsp)
     }
 
     /// Starts the recipient, new or from its folder. A new one is connected to its LSP.
@@ -224,16 +258,7 @@ impl World {
 
     /// The wallet's terms for a lease in this world.
     pub fn buying_policy(&self) -> NegotiationPolicy {
-        NegotiationPolicy {
-            payment_size_msat: 100_000_000,
-            fixed_size: false,
-            max_fee_msat: 10_000_000,
-            min_validity: Duration::from_secs(3600),
-            our_to_self_delay: 144,
-            trust_model: TrustModel::ClientTrustsLsp,
-            timeout: Duration::from_secs(30),
-            token: None,
-        }
+        wallets_terms()
     }
 
     /// Steps 1 to 3: a lease, the server's paths, and the offer that comes of them.
@@ -349,6 +374,19 @@ impl World {
         names
     }
 
+    /// Waits until no HTLC is on its way between those who are online.
+    pub async fn rest(&self) -> Result<()> {
+        let rests = |node: Option<&node::Node>| node.is_none_or(node::Node::htlcs_rest);
+        let all = || {
+            rests(self.payer.as_deref())
+                && rests(Some(&*self.payer_lsp))
+                && rests(self.lsp.as_deref())
+                && rests(self.recipient.as_deref())
+        };
+        self.see(0, |_| all()).await?;
+        Ok(())
+    }
+
     /// Waits for an entry at `from` or later.
     pub async fn see(&self, from: u64, is_it: impl Fn(&Entry) -> bool) -> Result<Entry, NotSeen> {
         self.transcript.wait_for(from, PATIENCE, |e| is_it(e).then(|| e.clone())).await
@@ -402,6 +440,20 @@ impl World {
         self.stop_recipient().await;
         self.stop_lsp().await;
         self.payer_lsp.stop().await;
+    }
+}
+
+/// What the wallet accepts when it buys a lease, whoever sells.
+pub fn wallets_terms() -> NegotiationPolicy {
+    NegotiationPolicy {
+        payment_size_msat: 100_000_000,
+        fixed_size: false,
+        max_fee_msat: 10_000_000,
+        min_validity: Duration::from_secs(3600),
+        our_to_self_delay: 144,
+        trust_model: TrustModel::ClientTrustsLsp,
+        timeout: Duration::from_secs(30),
+        token: None,
     }
 }
 

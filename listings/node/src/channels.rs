@@ -140,9 +140,11 @@ impl Node {
     }
 
     /// Whether no HTLC of this node is on its way into a channel or out of one: each is committed on
-    /// both sides, or gone.
+    /// both sides, or gone. With a peer that is away, nothing is on its way.
     pub fn htlcs_rest(&self) -> bool {
-        self.channel_manager.list_channels().iter().all(|channel| {
+        let channels =
+            self.pen.purse.between_messages(|| self.channel_manager.list_usable_channels());
+        channels.iter().all(|channel| {
             let inbound = channel.pending_inbound_htlcs.iter();
             let outbound = channel.pending_outbound_htlcs.iter();
             inbound.map(|h| h.state == Some(InboundHTLCStateDetails::Committed)).all(|rests| rests)

@@ -4,9 +4,11 @@ use bitcoin::secp256k1::PublicKey;
 use lightning::sign::KeysManager;
 pub use recording::entry::{ChannelBalance, DIRECTOR, Entry, HtlcState, What};
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
+
+use crate::balances::Purse;
 
 /// How many entries are kept. A node that runs for long forgets the oldest: peers cause most of
 /// them, and must not fill its memory.
@@ -27,6 +29,8 @@ struct Inner {
     keys: Option<Mutex<HashMap<String, Arc<KeysManager>>>>,
     length: watch::Sender<u64>,
     cues: Mutex<Vec<Cue>>,
+    /// Who says what it owns when the first scene begins; `None` when it has begun.
+    purses: Mutex<Option<Vec<Weak<Purse>>>>,
 }
 
 /// A scene that begins with a certain entry.
@@ -61,6 +65,7 @@ impl Transcript {
             keys,
             length: watch::Sender::new(0),
             cues: Mutex::default(),
+            purses: Mutex::new(Some(Vec::new())),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -118,9 +123,24 @@ impl Transcript {
         self.inner.length.send_replace(length);
     }
 
-    /// Begins a scene now.
+    /// Begins a scene now. With the first, every node says what it owns: a recording begins there.
     pub fn scene(&self, id: &str, title: &str) {
         self.record(DIRECTOR, What::Scene { id: id.to_owned(), title: title.to_owned() });
+        let purses = self.inner.purses.lock().unwrap().take().unwrap_or_default();
+        for purse in purses.iter().filter_map(Weak::upgrade) {
+            purse.weigh_again();
+        }
+    }
+
+    pub(crate) fn weigh_with_first_scene(&self, purse: &Arc<Purse>) {
+        if let Some(purses) = &mut *self.inner.purses.lock().unwrap() {
+            purses.push(Arc::downgrade(purse));
+        }
+    }
+
+    /// What `pick` returns for the last entry for which it returns something.
+    pub fn last<T>(&self, pick: impl FnMut(&Entry) -> Option<T>) -> Option<T> {
+        self.inner.entries.lock().unwrap().iter().rev().find_map(pick)
     }
 
     /// Begins a scene right before the next entry for which `is_it` holds: where the story turns

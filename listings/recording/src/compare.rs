@@ -29,6 +29,10 @@ const VARYING: [&str; 9] = [
 /// What two runs have in common of a moment, on one line.
 pub fn line(moment: &Moment) -> String {
     let mut value = serde_json::to_value(&moment.what).expect("a moment is JSON");
+    if matches!(&moment.what, What::Lsps { json, .. } if has_scid(json)) {
+        // An SCID has as many digits as it needs.
+        value["bytes"] = Value::from("…");
+    }
     mask(&mut value);
     let Value::Object(fields) = value else { unreachable!("it has a kind") };
     let kind = fields.get("kind").and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -59,11 +63,20 @@ fn mask(value: &mut Value) {
     }
 }
 
-/// Shortened ids (`0123abcd…`) become `…`.
+fn has_scid(json: &Value) -> bool {
+    json["result"].get("jit_channel_scid").is_some()
+}
+
+/// Shortened ids (`0123abcd…`, or with an output, `0123abcd…:1`) become `…`.
 fn masked(text: &str) -> String {
     let mut pieces = text.split('…').peekable();
     let mut out = String::with_capacity(text.len());
-    while let Some(piece) = pieces.next() {
+    let mut after_id = false;
+    while let Some(mut piece) = pieces.next() {
+        if after_id && let Some(output) = piece.strip_prefix(':') {
+            piece = output.trim_start_matches(|c: char| c.is_ascii_digit());
+        }
+        after_id = true;
         match pieces.peek() {
             Some(_) => {
                 out.push_str(piece.trim_end_matches(|c: char| c.is_ascii_hexdigit()));
@@ -123,7 +136,8 @@ fn threads(moments: &[Moment]) -> BTreeMap<(usize, String, String), Vec<String>>
         lines.push(line(moment));
         for explained in &moment.explained {
             lines.push(format!("  {}", explained.title));
-            lines.extend(explained.fields.iter().map(|field| format!("    {}", field_line(field))));
+            let line = |field| format!("    {}", field_line(field, explained.text));
+            lines.extend(explained.fields.iter().map(line));
         }
     }
     for ((_, _, thread), lines) in &mut threads {
@@ -135,10 +149,14 @@ fn threads(moments: &[Moment]) -> BTreeMap<(usize, String, String), Vec<String>>
     threads
 }
 
-fn field_line(field: &Field) -> String {
+/// In text a field begins and ends where the ones before it let it.
+fn field_line(field: &Field, in_text: bool) -> String {
     let value = if field.varies { "…" } else { &field.value };
     let indent = "  ".repeat(field.depth.into());
-    format!("{indent}{} +{} {} {value}", field.at, field.len, field.name)
+    match in_text {
+        true => format!("{indent}{} {value}", field.name),
+        false => format!("{indent}{} +{} {} {value}", field.at, field.len, field.name),
+    }
 }
 
 /// How `fresh` differs from `kept`, for a person to read; empty if it does not.

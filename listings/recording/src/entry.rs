@@ -169,7 +169,10 @@ pub enum What {
     Balances {
         /// Its wallet on the chain, in sat, unconfirmed change included.
         onchain_sat: u64,
-        /// Its channels.
+        /// What its wallet has paid to miners so far, in sat.
+        #[serde(default)]
+        fees_sat: u64,
+        /// Its channels, oldest first.
         channels: Vec<ChannelBalance>,
     },
     /// The story goes on with the next scene. The director writes this, no node.
@@ -186,25 +189,42 @@ pub enum What {
     },
 }
 
-/// One channel, as its owner sees it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// One channel, as its owner sees it. What the owner has in it is `spendable_msat + reserve_msat`;
+/// what the peer has is the rest of the capacity, less what is pending.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChannelBalance {
+    /// Its id in hex, by which both ends know it.
+    #[serde(default)]
+    pub id: String,
     /// With whom.
     pub peer: String,
     /// Its capacity in sat.
     pub capacity_sat: u64,
     /// What the owner can send, in msat, fees for the commitment aside.
     pub spendable_msat: u64,
-    /// What the owner has to keep in it, in msat.
+    /// What the owner has to keep in it, in msat: what the peer demands and, if the owner funded it,
+    /// two anchors; or all it has, if that is less.
     pub reserve_msat: u64,
     /// What the peer can send, in msat.
     pub receivable_msat: u64,
-    /// HTLCs under way in it, in msat: towards the owner, and away from it.
+    /// HTLCs under way in it, in msat: towards the owner until the owner claims or fails them, and
+    /// away from it until the peer has done so.
     pub pending_msat: (u64, u64),
     /// Whether it can carry HTLCs.
     pub usable: bool,
     /// Whether its funding has confirmed.
     pub confirmed: bool,
+    /// Whether the owner funds it and has not broadcast the funding: what is in the channel is still
+    /// in the wallet too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub withheld: bool,
+}
+
+impl ChannelBalance {
+    /// What the owner has in it, in msat.
+    pub fn own_msat(&self) -> u64 {
+        self.spendable_msat + self.reserve_msat
+    }
 }
 
 /// The name under which the director writes.

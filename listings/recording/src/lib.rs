@@ -7,6 +7,7 @@
 
 pub mod compare;
 pub mod entry;
+pub mod ledger;
 mod moment;
 pub mod normalise;
 pub mod view;

@@ -51,6 +51,9 @@ pub struct Normaliser {
     seen: HashSet<String>,
     /// Who made onion messages of this name, the latest last.
     makers: HashMap<String, Vec<String>>,
+    /// Whether an offer has become ready. From then on LDK makes further ones, and renews their
+    /// invoices, whenever the recipient comes online.
+    has_offer: bool,
 }
 
 impl Normaliser {
@@ -63,6 +66,7 @@ impl Normaliser {
             n: 0,
             seen: HashSet::new(),
             makers: HashMap::new(),
+            has_offer: false,
         }
     }
 
@@ -84,6 +88,8 @@ impl Normaliser {
             self.scene = Some(id.clone());
             self.seen.clear();
         }
+        let renews = self.has_offer && is_of_an_offer(&entry.what);
+        self.has_offer |= is_persisted(&entry.what);
         let scene = self.scene.clone()?;
         let explained = (self.explain)(entry);
         let mut what = self.readable(&entry.what);
@@ -97,7 +103,7 @@ impl Normaliser {
             What::Wire { content, .. } | What::Lsps { content, .. } => *content = None,
             _ => {}
         }
-        let background = is_background(&what);
+        let background = renews || is_background(&what);
         let mut moment = Moment {
             n: self.n,
             scene,
@@ -107,10 +113,18 @@ impl Normaliser {
             again: false,
             explained,
         };
-        let first = self.seen.insert(format!("{} {}", moment.node, compare::line(&moment)));
+        let first = self.seen.insert(format!("{} {}", moment.node, self.exactly(&moment)));
         moment.again = !first && may_come_again(&moment.what);
         self.n += 1;
         Some(moment)
+    }
+
+    /// What makes a copy: all of a moment, but of an onion message not who sent it.
+    fn exactly(&self, moment: &Moment) -> String {
+        match &moment.what {
+            What::Broadcast { txid, .. } => txid.clone(),
+            _ => compare::line(moment),
+        }
     }
 
     /// The same, with long hex shortened and node ids replaced by names.
@@ -167,10 +181,32 @@ fn is_background(what: &What) -> bool {
     }
 }
 
-/// LDK sends an onion message over several paths, and shows some events for each copy.
+/// Whether it is a part of how an offer becomes ready.
+fn is_of_an_offer(what: &What) -> bool {
+    const MESSAGES: [&str; 4] =
+        ["offer_paths_request", "offer_paths", "serve_static_invoice", "static_invoice_persisted"];
+    match what {
+        What::Onion { message, .. } => MESSAGES.contains(&message.as_str()),
+        What::Event { name, .. } => name == "PersistStaticInvoice",
+        What::Offer { state, .. } => state == "persisted",
+        What::Paths { context, .. } => context == "static_invoice",
+        _ => false,
+    }
+}
+
+fn is_persisted(what: &What) -> bool {
+    matches!(what, What::Onion { message, .. } if message == "static_invoice_persisted")
+}
+
+/// LDK sends an onion message over several paths, and shows some events for each copy. A node
+/// broadcasts a transaction until it confirms.
 fn may_come_again(what: &What) -> bool {
     match what {
-        What::Onion { .. } | What::Offer { .. } | What::Mailbox { .. } | What::Paths { .. } => true,
+        What::Onion { .. }
+        | What::Offer { .. }
+        | What::Mailbox { .. }
+        | What::Paths { .. }
+        | What::Broadcast { .. } => true,
         What::Event { name, .. } => name == "StaticInvoiceRequested" || is_background(what),
         _ => is_background(what),
     }

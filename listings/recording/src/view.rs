@@ -278,7 +278,7 @@ fn changes(moment: &Moment) -> Vec<(String, String)> {
             }
             lines
         }
-        What::Balances { onchain_sat, channels } => {
+        What::Balances { onchain_sat, channels, .. } => {
             let mut lines = vec![("on chain".to_owned(), format!("{} sat", grouped(*onchain_sat)))];
             for channel in channels {
                 lines.push((

@@ -197,7 +197,7 @@ struct Teller {
 
 impl Teller {
     fn new(log: Arc<Log>, transcript: Transcript) -> Self {
-        let normaliser = Normaliser::new(record::explain());
+        let normaliser = Normaliser::new(node::explain::explainer(&transcript));
         Self { log, transcript, from: 0, normaliser, viewer: Viewer::new() }
     }
 

@@ -1,0 +1,108 @@
+//! Every recording that the book shows is played again, and is still what the nodes do.
+
+use guide::record::{self, LANES};
+use recording::entry::{DIRECTOR, What};
+use recording::{Recording, compare};
+use regtest::Chain;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// Plays a scenario and compares; the panic shows how the run differs.
+async fn played_again(name: &str) {
+    let scenario = record::find(name).unwrap();
+    let difference = record::check(&root(), &scenario, Chain::embedded()).await.unwrap();
+    assert!(
+        difference.is_empty(),
+        "the nodes do something else than the book shows. If that is right, \
+         `cargo run -- record {name}` writes it anew; look at what changed:\n{difference}"
+    );
+}
+
+macro_rules! recordings {
+    ($($test: ident $name: literal)*) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() {
+                played_again($name).await;
+            }
+        )*
+
+        /// A scenario without a test, a file without a scenario: neither would be noticed.
+        #[test]
+        fn every_scenario_is_played_and_kept() {
+            let scenarios: BTreeSet<_> =
+                record::scenarios().iter().map(|scenario| scenario.name.to_owned()).collect();
+            assert_eq!(scenarios, BTreeSet::from([$($name.to_owned()),*]), "tests below");
+            let files: BTreeSet<_> = kept().into_iter().map(|kept| kept.header.name).collect();
+            assert_eq!(scenarios, files, "files in tests/recorded");
+        }
+    };
+}
+
+recordings! {
+    flow "flow"
+    lsp_trusts_client "lsp-trusts-client"
+    again "again"
+}
+
+/// All files, each of which bears the name of its recording.
+fn kept() -> Vec<Recording> {
+    let folder = root().join("tests/recorded");
+    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let recordings = files.filter(|file| file.extension().is_some_and(|e| e == "jsonl"));
+    let read = |file: PathBuf| {
+        let recording = Recording::read(&file).unwrap();
+        assert_eq!(file, record::file(&root(), &recording.header.name));
+        recording
+    };
+    recordings.map(read).collect()
+}
+
+#[test]
+fn every_recording_is_of_this_ldk_and_about_known_parties() {
+    let versions = ::book::Versions::read(&root()).unwrap();
+    for recording in kept() {
+        let name = &recording.header.name;
+        assert_eq!(Some(&*recording.header.ldk), versions.of("lightning"), "{name}");
+        for moment in &recording.moments {
+            let known = LANES.iter().any(|(id, _)| *id == moment.node) || moment.node == DIRECTOR;
+            assert!(known, "{name}: {} has no lane", moment.node);
+        }
+        assert!(matches!(recording.moments[0].what, What::Scene { .. }), "{name}");
+    }
+}
+
+/// A comparison that cannot fail proves nothing.
+#[test]
+fn a_moment_more_or_less_or_other_is_a_readable_difference() {
+    let kept = Recording::read(&record::file(&root(), "flow")).unwrap();
+    assert_eq!(compare::difference(&kept, &kept), "");
+    let at = |name: &str| {
+        let is_it = |what: &What| matches!(what, What::Wire { message, .. } if message == name);
+        kept.moments.iter().position(|moment| is_it(&moment.what)).unwrap()
+    };
+
+    let mut less = kept.clone();
+    less.moments.remove(at("update_add_htlc"));
+    let shown = compare::difference(&kept, &less);
+    assert!(shown.contains("scene step-4, messages payer → payer-lsp"), "{shown}");
+    assert!(shown.contains("-wire bytes=") && shown.contains("message=update_add_htlc"), "{shown}");
+    assert!(shown.lines().count() < 60, "{shown}");
+
+    let mut other = kept.clone();
+    let Some(What::Htlc { skimmed_fee_msat, .. }) = other
+        .moments
+        .iter_mut()
+        .map(|moment| &mut moment.what)
+        .find(|what| matches!(what, What::Htlc { skimmed_fee_msat: 1.., .. }))
+    else {
+        panic!("no skim")
+    };
+    *skimmed_fee_msat += 1;
+    let shown = compare::difference(&kept, &other);
+    assert!(shown.contains("skimmed_fee_msat=2000001"), "{shown}");
+}
