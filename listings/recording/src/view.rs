@@ -76,6 +76,8 @@ pub struct Step {
 #[derive(Default)]
 pub struct Viewer {
     states: BTreeMap<String, BTreeMap<String, String>>,
+    /// Which parties are connected, as the last one to tell of it saw it.
+    links: BTreeMap<(String, String), bool>,
 }
 
 impl Viewer {
@@ -92,6 +94,13 @@ impl Viewer {
     /// The step that shows this moment.
     pub fn step(&mut self, moment: &Moment) -> Step {
         let mut step = shown(moment);
+        if let What::Connected { peer } | What::Disconnected { peer } = &moment.what {
+            let connected = matches!(moment.what, What::Connected { .. });
+            let (one, other) =
+                (moment.node.clone().min(peer.clone()), moment.node.clone().max(peer.clone()));
+            // Both ends tell of it; the story needs it once.
+            step.background |= self.links.insert((one, other), connected) == Some(connected);
+        }
         for (key, value) in changes(moment) {
             let state = self.states.entry(moment.node.clone()).or_default();
             let old = state.get(&key).map_or("", String::as_str);
@@ -281,12 +290,16 @@ fn changes(moment: &Moment) -> Vec<(String, String)> {
         What::Balances { onchain_sat, channels, .. } => {
             let mut lines = vec![("on chain".to_owned(), format!("{} sat", grouped(*onchain_sat)))];
             for channel in channels {
+                let reserve = match channel.reserve_msat {
+                    0 => String::new(),
+                    reserve => format!(", {} msat in reserve", grouped(reserve)),
+                };
                 lines.push((
                     format!("can send to {}", channel.peer),
                     format!(
-                        "{} msat, {} msat in reserve",
+                        "{} msat of {} sat{reserve}",
                         grouped(channel.spendable_msat),
-                        grouped(channel.reserve_msat)
+                        grouped(channel.capacity_sat),
                     ),
                 ));
             }
