@@ -38,6 +38,7 @@ use std::path::Path;
 use std::sync::{Arc, RwLock};
 use tokio::sync::{Notify, mpsc};
 
+use crate::balances::Purse;
 use crate::node::NodeConfig;
 use crate::paths;
 use crate::relay::Relay;
@@ -437,6 +438,7 @@ fn pen(config: &NodeConfig, keys: &KeysManager) -> Result<Pen> {
         name: config.name.clone(),
         poke: Arc::new(Notify::new()),
         channel_announced: Arc::new(Notify::new()),
+        purse: Purse::new(&config.name, &config.transcript),
     })
 }
 

@@ -15,6 +15,7 @@ impl Node {
     pub(crate) fn note(&self, event: &Event) {
         let (name, detail) = describe(event);
         self.pen.write(What::Event { name: name.to_owned(), detail });
+        self.pen.purse.weigh();
     }
 
     /// What every role does alike. Roles hand over here what they have nothing of their own to do

@@ -5,6 +5,7 @@
 //! events without a wildcard, so that a new kind of event breaks the build.
 
 mod assemble;
+mod balances;
 mod channels;
 mod events;
 pub mod explain;

@@ -141,6 +141,7 @@ impl Node {
             ground.new_manager(&chain_monitor, &router, &relay, &user_config, &best)
         });
         let channel_manager = Arc::new(manager);
+        ground.pen.purse.fill(&channel_manager, &chain_monitor, &ground.wallet);
         // ANCHOR_END: node-build-order
         let (sweeper_at, sweeper) = ground.sweeper(&best)?;
         let followers: Vec<(_, &(dyn Listen + Send + Sync))> = vec![
@@ -159,6 +160,7 @@ impl Node {
         // ANCHOR_END: node-build-handlers
         let listener = listen(config.listen).await?;
         ground.pen.write(What::Started { restored });
+        ground.pen.purse.weigh();
         Ok(Arc::new(Self {
             bump_handler: ground.bump_handler(),
             pen: ground.pen,
@@ -325,6 +327,7 @@ impl Node {
             if sent {
                 self.wallet.note_broadcast(transaction);
             }
+            self.pen.purse.weigh();
             let txid = transaction.compute_txid().to_string();
             let (purpose, error) = (purpose.clone(), error.clone());
             self.pen.write(What::Broadcast { txid, purpose, error });
@@ -346,6 +349,7 @@ impl Node {
                     known = tip;
                     // LDK queues what a block calls for, such as announcement signatures.
                     self.peer_manager.process_events();
+                    self.pen.purse.weigh();
                     let height = self.channel_manager.current_best_block().height;
                     self.pen.write(What::Block { height });
                     self.broadcast_again();
@@ -384,6 +388,7 @@ impl Node {
         if let Some(processor) = processor {
             processor.await.expect("LDK's loop ends by itself");
         }
+        self.pen.purse.weigh();
         self.pen.write(What::Stopped);
         self.runtime.lock().unwrap().lock.take();
     }

@@ -33,6 +33,7 @@ use tokio::sync::Notify;
 
 mod unhandled;
 
+use crate::balances::Purse;
 use crate::explain;
 use crate::transcript::{Transcript, What};
 
@@ -50,6 +51,8 @@ pub struct Pen {
     pub poke: Arc<Notify>,
     /// Wakes the tick: this node may have to be announced.
     pub channel_announced: Arc<Notify>,
+    /// What the node owns.
+    pub(crate) purse: Arc<Purse>,
 }
 
 impl Pen {
@@ -81,6 +84,13 @@ impl Pen {
         let Some(peer) = &record.peer_id else { return };
         if let Some((message, bytes)) = unhandled::read(record) {
             self.wire(peer, message, Size { bytes, content: None });
+        }
+    }
+
+    /// What a message changes is only agreed upon with the next commitment.
+    fn handled(&self, message: &str) {
+        if !message.starts_with("update_") {
+            self.purse.weigh();
         }
     }
 
@@ -137,7 +147,8 @@ impl<H: BaseMessageHandler> BaseMessageHandler for Tap<H> {
         events
     }
     fn peer_disconnected(&self, peer: PublicKey) {
-        self.inner.peer_disconnected(peer)
+        self.inner.peer_disconnected(peer);
+        self.pen.purse.weigh();
     }
     fn provided_node_features(&self) -> NodeFeatures {
         self.inner.provided_node_features()
@@ -156,8 +167,10 @@ macro_rules! tapped {
     ($($handle: ident($message: ty) $name: literal,)*) => { $(
         fn $handle(&self, peer: PublicKey, msg: $message) {
             let size = self.pen.size($name, &msg);
+            let _handling = self.pen.purse.handling();
             self.inner.$handle(peer, msg);
             self.pen.wire(&peer, $name, size);
+            self.pen.handled($name);
         }
     )* };
 }
@@ -217,7 +230,8 @@ impl<H: ChannelMessageHandler> ChannelMessageHandler for Tap<H> {
         for msg in &batch {
             self.pen.wire(&peer, "commitment_signed", self.pen.size("commitment_signed", msg));
         }
-        self.inner.handle_commitment_signed_batch(peer, channel_id, batch)
+        self.inner.handle_commitment_signed_batch(peer, channel_id, batch);
+        self.pen.handled("commitment_signed");
     }
     // LDK hands it to the routing handler too, whose tap writes it down.
     fn handle_channel_update(&self, peer: PublicKey, msg: &msgs::ChannelUpdate) {

@@ -126,6 +126,20 @@ impl Wallet {
         (spendable.to_sat(), (balance.total() - spendable).to_sat())
     }
 
+    /// What this wallet has paid to miners so far, in sat.
+    pub fn fees_paid_sat(&self) -> u64 {
+        let state = self.state.lock().unwrap();
+        let wallet = &state.wallet;
+        // The fee of a transaction with other inputs than ours is not known here.
+        let fees = wallet.transactions().filter_map(|tx| wallet.calculate_fee(&tx.tx_node.tx).ok());
+        fees.map(Amount::to_sat).sum()
+    }
+
+    /// Whether a transaction of this wallet is on its way to the chain, or there.
+    pub fn knows(&self, txid: &Txid) -> bool {
+        self.state.lock().unwrap().wallet.get_tx(*txid).is_some()
+    }
+
     /// A signed transaction that pays `amount` to `script`. Its coins are kept from other payments
     /// until it is broadcast ([`Self::note_broadcast`]) or given up ([`Self::release`]); its change
     /// is no coin before: nobody may ever see the transaction.

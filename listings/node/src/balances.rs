@@ -1,0 +1,216 @@
+//! What a node owns, to the msat, written to the transcript whenever it has changed.
+//!
+//! LDK does not say what a node owns in a channel. It says what either side can still send
+//! (`outbound_capacity_msat`, `inbound_capacity_msat`), and that is 0 below the reserve, however
+//! much is there. The side that funded the channel is always above its reserve: it has to pay for
+//! the commitment transaction too. So one side is known exactly, and the other has the rest, less
+//! what is under way.
+
+use lightning::chain::channelmonitor::Balance;
+use lightning::ln::channel_state::{
+    ChannelDetails, InboundHTLCStateDetails as Inbound, OutboundHTLCStateDetails as Outbound,
+};
+use std::sync::{Arc, Mutex, OnceLock, RwLock, RwLockReadGuard, Weak};
+
+use crate::transcript::{ChannelBalance, Entry, Transcript, What};
+use crate::types::{ChainMonitor, ChannelManager};
+use crate::wallet::Wallet;
+
+/// Two anchors, in msat, which the funder of a channel pays for.
+const ANCHORS_MSAT: u64 = 2 * 330 * 1_000;
+/// By how much a monitor's balance may be too small, in msat: it leaves out dust, and parts of sat.
+const LEFT_OUT_MSAT: u64 = 2_000 * 1_000;
+
+/// What one node owns, and what it wrote of it last.
+pub struct Purse {
+    name: String,
+    transcript: Transcript,
+    parts: OnceLock<Parts>,
+    last: Mutex<Option<What>>,
+    /// Held by whoever handles a message, until the message and what it changed are written down.
+    handling: RwLock<()>,
+}
+
+struct Parts {
+    channel_manager: Weak<ChannelManager>,
+    chain_monitor: Weak<ChainMonitor>,
+    wallet: Arc<Wallet>,
+}
+
+impl Purse {
+    /// The purse of this node. A node that starts again goes on where it stopped.
+    pub(crate) fn new(name: &str, transcript: &Transcript) -> Arc<Self> {
+        let balances = |entry: &Entry| match &entry.what {
+            balances @ What::Balances { .. } if entry.node == name => Some(balances.clone()),
+            _ => None,
+        };
+        let purse = Arc::new(Self {
+            name: name.to_owned(),
+            transcript: transcript.clone(),
+            parts: OnceLock::new(),
+            last: Mutex::new(transcript.last(balances)),
+            handling: RwLock::new(()),
+        });
+        transcript.weigh_with_first_scene(&purse);
+        purse
+    }
+
+    /// Tells where the money is.
+    pub(crate) fn fill(
+        &self,
+        channel_manager: &Arc<ChannelManager>,
+        chain_monitor: &Arc<ChainMonitor>,
+        wallet: &Arc<Wallet>,
+    ) {
+        let (channel_manager, chain_monitor) =
+            (Arc::downgrade(channel_manager), Arc::downgrade(chain_monitor));
+        let _ = self.parts.set(Parts { channel_manager, chain_monitor, wallet: wallet.clone() });
+    }
+
+    /// Writes what the node owns, if that has changed.
+    pub(crate) fn weigh(&self) {
+        self.write(false);
+    }
+
+    /// Writes what the node owns, changed or not.
+    pub(crate) fn weigh_again(&self) {
+        self.write(true);
+    }
+
+    fn write(&self, unchanged_too: bool) {
+        // Locked while it is weighed: an older weight must not be written after a newer one.
+        let mut last = self.last.lock().unwrap();
+        let Some(now) = self.parts.get().and_then(|parts| self.weight(parts, last.as_ref())) else {
+            return;
+        };
+        if unchanged_too || last.as_ref() != Some(&now) {
+            self.transcript.record(&self.name, now.clone());
+            *last = Some(now);
+        }
+    }
+
+    /// `None` while a message is being handled that will change a channel.
+    fn weight(&self, parts: &Parts, last: Option<&What>) -> Option<What> {
+        let manager = parts.channel_manager.upgrade()?;
+        let monitors = parts.chain_monitor.upgrade()?;
+        let mut channels = Vec::new();
+        for channel in manager.list_channels() {
+            // Without a funding there is nothing in it.
+            let Some(funding) = channel.funding_txo else { continue };
+            let mut balance = balance(&channel, || at_most_msat(&monitors, &channel))?;
+            balance.peer = self.transcript.name_of(&channel.counterparty.node_id);
+            balance.withheld = channel.is_outbound && !parts.wallet.knows(&funding.txid);
+            channels.push(balance);
+        }
+        let known = match last {
+            Some(What::Balances { channels, .. }) => channels.as_slice(),
+            _ => &[],
+        };
+        let rank = |id: &str| known.iter().position(|other| other.id == id).unwrap_or(known.len());
+        channels.sort_by_cached_key(|c| (rank(&c.id), c.peer.clone(), c.capacity_sat));
+        let (spendable_sat, pending_sat) = parts.wallet.balance();
+        Some(What::Balances {
+            onchain_sat: spendable_sat + pending_sat,
+            fees_sat: parts.wallet.fees_paid_sat(),
+            channels,
+        })
+    }
+
+    /// To be held while a message is handled and written down.
+    pub(crate) fn handling(&self) -> RwLockReadGuard<'_, ()> {
+        self.handling.read().unwrap()
+    }
+
+    /// Looks at the node between two messages: what the last one changed is written down.
+    pub(crate) fn between_messages<T>(&self, look: impl FnOnce() -> T) -> T {
+        let _nobody_handles = self.handling.write().unwrap();
+        look()
+    }
+}
+
+/// Most of what the node may have in a channel, in msat, by its monitor.
+///
+/// An HTLC that a peer has just announced is not listed yet, and would pass for money that the node
+/// has. The monitor does not count it.
+fn at_most_msat(monitors: &ChainMonitor, channel: &ChannelDetails) -> u64 {
+    let Ok(monitor) = monitors.get_monitor(channel.channel_id) else { return u64::MAX };
+    let on_close = monitor.get_claimable_balances().into_iter().find_map(|balance| match balance {
+        Balance::ClaimableOnChannelClose { balance_candidates, .. } => {
+            balance_candidates.last().cloned()
+        }
+        _ => None,
+    });
+    on_close.map_or(u64::MAX, |close| {
+        (close.amount_satoshis + close.transaction_fee_satoshis) * 1_000 + LEFT_OUT_MSAT
+    })
+}
+
+/// What a channel holds for its owner; `None` while that is not certain. `at_most` is asked if LDK
+/// does not tell what the owner has.
+fn balance(channel: &ChannelDetails, at_most: impl FnOnce() -> u64) -> Option<ChannelBalance> {
+    let capacity = channel.channel_value_satoshis * 1_000;
+    let with_anchors = channel.channel_type.as_ref();
+    let with_anchors = with_anchors.is_some_and(|kind| kind.supports_anchors_zero_fee_htlc_tx());
+    let anchors = if with_anchors { ANCHORS_MSAT } else { 0 };
+    let (our_anchors, their_anchors) =
+        if channel.is_outbound { (anchors, 0) } else { (0, anchors) };
+    let our_floor = channel.unspendable_punishment_reserve.unwrap_or(0) * 1_000 + our_anchors;
+    let their_floor = channel.counterparty.unspendable_punishment_reserve * 1_000 + their_anchors;
+    // At 0, a side has its floor or less.
+    let known = |above: u64, floor: u64| (above > 0).then_some(above + floor);
+    let ours = known(channel.outbound_capacity_msat, our_floor);
+    let theirs = known(channel.inbound_capacity_msat, their_floor);
+
+    let away = outbound(channel, |state| {
+        matches!(state, Some(Outbound::AwaitingRemoteRevokeToAdd | Outbound::Committed))
+    });
+    let towards = inbound(channel, |state| {
+        matches!(state, Some(Inbound::AwaitingRemoteRevokeToAdd | Inbound::Committed))
+    });
+    let claimed = inbound(channel, |state| {
+        matches!(state, Some(Inbound::AwaitingRemoteRevokeToRemoveFulfill))
+    });
+    let failed =
+        inbound(channel, |state| matches!(state, Some(Inbound::AwaitingRemoteRevokeToRemoveFail)));
+    let (own, towards) = match (ours, theirs) {
+        (Some(ours), Some(theirs)) if claimed + failed == 0 => {
+            (ours, capacity.checked_sub(ours + theirs + away)?)
+        }
+        (_, Some(theirs)) => {
+            // What was claimed is the owner's, also while the claim waits for a peer that is away.
+            // What was failed goes back; while that waits, LDK does not count it as the peer's.
+            let ours_and_failed = capacity.checked_sub(theirs + away + towards)?;
+            let waiting = if ours_and_failed >= claimed + failed { failed } else { 0 };
+            (ours_and_failed - waiting, towards + waiting)
+        }
+        (Some(ours), None) if claimed + failed == 0 => (ours, towards),
+        _ => return None,
+    };
+    if ours.is_none() && own > at_most().saturating_add(claimed) {
+        return None;
+    }
+    let spendable_msat = own.saturating_sub(our_floor);
+    let peers = capacity.checked_sub(own + towards + away)?;
+    Some(ChannelBalance {
+        id: channel.channel_id.to_string(),
+        peer: String::new(),
+        capacity_sat: channel.channel_value_satoshis,
+        spendable_msat,
+        reserve_msat: own - spendable_msat,
+        receivable_msat: peers.saturating_sub(their_floor),
+        pending_msat: (towards, away),
+        usable: channel.is_usable,
+        confirmed: channel.confirmations.is_some_and(|blocks| blocks > 0),
+        withheld: false,
+    })
+}
+
+fn inbound(channel: &ChannelDetails, is_it: impl Fn(&Option<Inbound>) -> bool) -> u64 {
+    let htlcs = channel.pending_inbound_htlcs.iter();
+    htlcs.filter(|htlc| is_it(&htlc.state)).map(|htlc| htlc.amount_msat).sum()
+}
+
+fn outbound(channel: &ChannelDetails, is_it: impl Fn(&Option<Outbound>) -> bool) -> u64 {
+    let htlcs = channel.pending_outbound_htlcs.iter();
+    htlcs.filter(|htlc| is_it(&htlc.state)).map(|htlc| htlc.amount_msat).sum()
+}

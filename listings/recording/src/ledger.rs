@@ -1,0 +1,649 @@
+//! Where every msat is at the end of each scene, and the proof that none is missing.
+//!
+//! Two accounts are kept, and compared. What the parties own comes from their own balances: wallets,
+//! channels, HTLCs under way, fees for miners. What they should own comes from the events: who
+//! paid, who earned by forwarding, who was credited.
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::entry::{ChannelBalance, HtlcState, What};
+use crate::moment::{Moment, Recording};
+use crate::view::grouped;
+
+/// The ledger of a recording.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Ledger {
+    /// Before the first scene.
+    pub opening: Checkpoint,
+    /// At the end of each scene, in their order.
+    pub checkpoints: Vec<Checkpoint>,
+}
+
+/// Where the money is at the end of a scene.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Checkpoint {
+    /// The scene's name; empty before the first.
+    pub scene: String,
+    /// The scene's heading.
+    pub title: String,
+    /// What became of what was paid since the recording began.
+    pub payment: Payment,
+    /// What each party owns.
+    pub parties: BTreeMap<String, Holding>,
+    /// HTLCs under way, in msat. One that waits in two channels is there twice: each of its
+    /// senders has put money into it.
+    pub htlcs_msat: u64,
+    /// What miners got since the recording began, in msat.
+    pub miners_msat: u64,
+}
+
+/// What became of what was paid, in msat.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Payment {
+    /// What has left the payer, fees included.
+    pub sent_msat: u64,
+    /// What of it is under way or held by somebody on the way.
+    pub in_flight_msat: u64,
+    /// What the nodes on the way earned by forwarding.
+    pub routing_fee_msat: u64,
+    /// What the recipient's LSP says it skimmed for opening the channel.
+    pub opening_fee_msat: u64,
+    /// What the recipient saw skimmed.
+    pub skimmed_msat: u64,
+    /// What the recipient was credited with.
+    pub received_msat: u64,
+    /// By how much what the recipient has to keep in its channel has grown.
+    pub reserve_msat: i64,
+    /// By how much what the recipient can spend has grown.
+    pub spendable_msat: i64,
+    /// What the LSP, or whoever else broadcast something, paid to miners.
+    pub onchain_fee_msat: u64,
+}
+
+/// What one party owns, in msat.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Holding {
+    /// In its wallet, less what it has promised to channels whose funding it withholds.
+    pub wallet_msat: u64,
+    /// What it has promised so: part of the wallet until the funding is broadcast.
+    pub withheld_msat: u64,
+    /// In its channels, free to send.
+    pub spendable_msat: u64,
+    /// In its channels, to be kept there.
+    pub reserve_msat: u64,
+    /// On its way to the party, not claimed yet.
+    pub towards_msat: u64,
+    /// On its way from the party, for all it knows.
+    pub away_msat: u64,
+}
+
+impl Holding {
+    /// All it owns.
+    pub fn owned_msat(&self) -> u64 {
+        self.wallet_msat + self.spendable_msat + self.reserve_msat
+    }
+}
+
+impl Payment {
+    /// What was sent and is nowhere: 0 if the books balance.
+    pub fn missing_msat(&self) -> i128 {
+        let somewhere =
+            [self.in_flight_msat, self.routing_fee_msat, self.opening_fee_msat, self.received_msat];
+        i128::from(self.sent_msat) - somewhere.into_iter().map(i128::from).sum::<i128>()
+    }
+}
+
+impl Checkpoint {
+    /// All the money there is: what the parties own, what is under way, what the miners got.
+    pub fn total_msat(&self) -> u64 {
+        let owned: u64 = self.parties.values().map(Holding::owned_msat).sum();
+        owned + self.htlcs_msat + self.miners_msat
+    }
+}
+
+impl Ledger {
+    /// The ledger of a recording.
+    ///
+    /// # Errors
+    /// If it does not balance; the error names the scene and what is missing.
+    pub fn of(recording: &Recording) -> Result<Self> {
+        Self::of_moments(&recording.moments)
+    }
+
+    /// The ledger of these moments, of which the first begins a scene.
+    ///
+    /// # Errors
+    /// If it does not balance; the error names the scene and what is missing.
+    pub fn of_moments(moments: &[Moment]) -> Result<Self> {
+        let mut book = Book::open(moments);
+        let opening = book.checkpoint("", "").context("before the first scene")?;
+        book.fees_before = book.fees_sat();
+        let mut checkpoints = Vec::new();
+        let mut scene = None;
+        for moment in moments {
+            if let What::Scene { id, title } = &moment.what {
+                if let Some((id, title)) = scene.replace((id, title)) {
+                    checkpoints.push(book.close(&opening, id, title)?);
+                }
+            }
+            book.enter(moment);
+        }
+        if let Some((id, title)) = scene {
+            checkpoints.push(book.close(&opening, id, title)?);
+        }
+        Ok(Self { opening, checkpoints })
+    }
+}
+
+/// What one party said of itself last.
+#[derive(Clone, Default)]
+struct Said {
+    onchain_sat: u64,
+    fees_sat: u64,
+    channels: Vec<ChannelBalance>,
+}
+
+/// What the events say of one party, in msat.
+#[derive(Clone, Copy, Default)]
+struct Account {
+    paid: u64,
+    claimed: u64,
+    skim_seen: u64,
+    earned: u64,
+    skimmed: u64,
+}
+
+#[derive(Default)]
+struct Book {
+    said: BTreeMap<String, Said>,
+    accounts: BTreeMap<String, Account>,
+    /// LDK shows an event again after a restart: what was seen twice counts once.
+    seen: BTreeSet<String>,
+    fees_before: BTreeMap<String, u64>,
+}
+
+impl Book {
+    /// Every party owns what it says first: a node says so when the recording begins or, if it is
+    /// not there yet, when it starts.
+    fn open(moments: &[Moment]) -> Self {
+        let mut book = Self::default();
+        for moment in moments.iter().rev() {
+            book.hear(moment);
+        }
+        book
+    }
+
+    fn hear(&mut self, moment: &Moment) {
+        if let What::Balances { onchain_sat, fees_sat, channels } = &moment.what {
+            let (onchain_sat, fees_sat) = (*onchain_sat, *fees_sat);
+            let said = Said { onchain_sat, fees_sat, channels: channels.clone() };
+            self.said.insert(moment.node.clone(), said);
+        }
+    }
+
+    fn enter(&mut self, moment: &Moment) {
+        self.hear(moment);
+        let node = &moment.node;
+        match &moment.what {
+            What::Htlc {
+                state: state @ (HtlcState::Paid | HtlcState::Claimed),
+                payment_hash,
+                amount_msat,
+                skimmed_fee_msat,
+                ..
+            } => {
+                let hash = payment_hash.as_deref().unwrap_or("?");
+                if !self.seen.insert(format!("{node} {state:?} {hash}")) {
+                    return;
+                }
+                let account = self.accounts.entry(node.clone()).or_default();
+                match state {
+                    HtlcState::Paid => account.paid += amount_msat,
+                    _ => {
+                        account.claimed += amount_msat;
+                        account.skim_seen += skimmed_fee_msat;
+                    }
+                }
+            }
+            What::Event { name, detail }
+                if name == "PaymentForwarded" && self.seen.insert(format!("{node} {detail}")) =>
+            {
+                let account = self.accounts.entry(node.clone()).or_default();
+                account.earned += detail["total_fee_earned_msat"].as_u64().unwrap_or(0);
+                account.skimmed += detail["skimmed_fee_msat"].as_u64().unwrap_or(0);
+            }
+            _ => {}
+        }
+    }
+
+    fn fees_sat(&self) -> BTreeMap<String, u64> {
+        self.said.iter().map(|(name, said)| (name.clone(), said.fees_sat)).collect()
+    }
+
+    /// What a party has paid to miners since the recording began, in msat.
+    fn fees_msat(&self, name: &str, said: &Said) -> u64 {
+        let before = self.fees_before.get(name).copied().unwrap_or(said.fees_sat);
+        said.fees_sat.saturating_sub(before) * 1_000
+    }
+
+    fn checkpoint(&self, scene: &str, title: &str) -> Result<Checkpoint> {
+        let mut parties = BTreeMap::new();
+        for (name, said) in &self.said {
+            parties.insert(name.clone(), said.holding().with_context(|| name.clone())?);
+        }
+        let away = self.settle_channels(&mut parties)?;
+        let mut checkpoint = Checkpoint {
+            scene: scene.to_owned(),
+            title: title.to_owned(),
+            htlcs_msat: away.values().sum(),
+            miners_msat: self.said.iter().map(|(name, said)| self.fees_msat(name, said)).sum(),
+            payment: Payment::default(),
+            parties,
+        };
+        checkpoint.payment = self.payment(&checkpoint, &away);
+        Ok(checkpoint)
+    }
+
+    /// Looks at every channel from both ends: returns what is on its way from each party, and lets a
+    /// party that says nothing have what the other end leaves.
+    ///
+    /// Whoever receives an HTLC knows best whether it is still on its way: a sender that is offline
+    /// does not hear that it was claimed.
+    fn settle_channels(
+        &self,
+        parties: &mut BTreeMap<String, Holding>,
+    ) -> Result<BTreeMap<String, u64>> {
+        let mut ends: BTreeMap<&str, Vec<(&str, &ChannelBalance)>> = BTreeMap::new();
+        for (name, said) in &self.said {
+            for channel in &said.channels {
+                ends.entry(&channel.id).or_default().push((name, channel));
+            }
+        }
+        let mut away: BTreeMap<String, u64> = BTreeMap::new();
+        for ends in ends.values() {
+            let (name, one) = ends[0];
+            let capacity = one.capacity_sat * 1_000;
+            *away.entry(one.peer.clone()).or_default() += one.pending_msat.0;
+            let held = one.own_msat() + one.pending_msat.0;
+            match ends[1..] {
+                [(other_name, other)] => {
+                    *away.entry(name.to_owned()).or_default() += other.pending_msat.0;
+                    let held = held + other.own_msat() + other.pending_msat.0;
+                    ensure!(
+                        held == capacity,
+                        "{} between {name} and {other_name}: the two ends do not agree",
+                        missing(capacity, held)
+                    );
+                }
+                [] => {
+                    *away.entry(name.to_owned()).or_default() += one.pending_msat.1;
+                    let left = capacity.checked_sub(held + one.pending_msat.1);
+                    let left = left.context("more in a channel than it can hold")?;
+                    // A channel that only one end knows yet is the funder's.
+                    ensure!(
+                        left == 0 || !self.said.contains_key(&one.peer),
+                        "{} between {name} and {}: one end knows of no channel",
+                        missing(left, 0),
+                        one.peer
+                    );
+                    let silent = parties.entry(one.peer.clone()).or_default();
+                    silent.spendable_msat += left;
+                }
+                _ => bail!("channel {} has more than two ends", one.id),
+            }
+        }
+        Ok(away)
+    }
+
+    fn payment(&self, now: &Checkpoint, away: &BTreeMap<String, u64>) -> Payment {
+        let sum = |of: fn(&Account) -> u64| self.accounts.values().map(of).sum::<u64>();
+        // What a node has sent on is covered by what is on its way to it.
+        let covered = |(name, holding): (&String, &Holding)| {
+            holding.towards_msat.min(away.get(name).copied().unwrap_or(0))
+        };
+        let covered: u64 = now.parties.iter().map(covered).sum();
+        let leaving = |holding: &Holding| holding.away_msat.saturating_sub(holding.towards_msat);
+        Payment {
+            sent_msat: sum(|account| account.paid) + now.parties.values().map(leaving).sum::<u64>(),
+            in_flight_msat: now.htlcs_msat - covered,
+            routing_fee_msat: sum(|account| account.earned - account.skimmed),
+            opening_fee_msat: sum(|account| account.skimmed),
+            skimmed_msat: sum(|account| account.skim_seen),
+            received_msat: sum(|account| account.claimed),
+            reserve_msat: 0,
+            spendable_msat: 0,
+            onchain_fee_msat: now.miners_msat,
+        }
+    }
+
+    /// The checkpoint at the end of a scene.
+    fn close(&self, opening: &Checkpoint, id: &str, title: &str) -> Result<Checkpoint> {
+        let closed = self.checkpoint(id, title).and_then(|mut checkpoint| {
+            self.split_received(opening, &mut checkpoint);
+            self.prove(opening, &checkpoint)?;
+            Ok(checkpoint)
+        });
+        closed.with_context(|| format!("scene {id}: the ledger does not balance"))
+    }
+
+    /// How what was received lies in the recipients' channels.
+    fn split_received(&self, opening: &Checkpoint, now: &mut Checkpoint) {
+        for (name, account) in &self.accounts {
+            let (Some(holding), true) = (now.parties.get(name), account.claimed > 0) else {
+                continue;
+            };
+            let before = opening.parties.get(name).copied().unwrap_or_default();
+            now.payment.reserve_msat += change(before.reserve_msat, holding.reserve_msat);
+            now.payment.spendable_msat += change(before.spendable_msat, holding.spendable_msat);
+        }
+    }
+
+    fn prove(&self, opening: &Checkpoint, now: &Checkpoint) -> Result<()> {
+        let (before, after) = (opening.total_msat(), now.total_msat());
+        ensure!(before == after, "{} in all", missing(before, after));
+        for (name, said) in &self.said {
+            let account = self.accounts.get(name).copied().unwrap_or_default();
+            let before = opening.parties.get(name).copied().unwrap_or_default();
+            let holding = now.parties.get(name).copied().unwrap_or_default();
+            // What is on its way from a party is not its own any more, and not spent yet.
+            let has = holding.owned_msat()
+                + holding.away_msat
+                + account.paid
+                + self.fees_msat(name, said);
+            let had = before.owned_msat() + before.away_msat + account.claimed + account.earned;
+            ensure!(
+                had == has,
+                "{} at {name}: its balances and its events do not agree",
+                missing(had, has)
+            );
+        }
+        let payment = &now.payment;
+        let somewhere = i128::from(payment.sent_msat) - payment.missing_msat();
+        ensure!(
+            payment.missing_msat() == 0,
+            "{} of what was sent",
+            missing(payment.sent_msat, somewhere.unsigned_abs() as u64)
+        );
+        ensure!(
+            payment.opening_fee_msat == payment.skimmed_msat,
+            "{} of the opening fee: the LSP and the recipient do not agree",
+            missing(payment.opening_fee_msat, payment.skimmed_msat)
+        );
+        Ok(())
+    }
+}
+
+impl Said {
+    fn holding(&self) -> Result<Holding> {
+        let sum = |of: fn(&ChannelBalance) -> u64| self.channels.iter().map(of).sum::<u64>();
+        let withheld_msat =
+            sum(|channel| if channel.withheld { channel.capacity_sat * 1_000 } else { 0 });
+        let wallet_msat = (self.onchain_sat * 1_000).checked_sub(withheld_msat);
+        Ok(Holding {
+            wallet_msat: wallet_msat.context("more is promised than the wallet has")?,
+            withheld_msat,
+            spendable_msat: sum(|channel| channel.spendable_msat),
+            reserve_msat: sum(|channel| channel.reserve_msat),
+            towards_msat: sum(|channel| channel.pending_msat.0),
+            away_msat: sum(|channel| channel.pending_msat.1),
+        })
+    }
+}
+
+fn change(before: u64, after: u64) -> i64 {
+    after as i64 - before as i64
+}
+
+/// `1 000 msat are missing`, or too many.
+fn missing(expected: u64, found: u64) -> String {
+    match expected.checked_sub(found) {
+        Some(missing) => format!("{} msat are missing", grouped(missing)),
+        None => format!("{} msat are too many", grouped(found - expected)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// Moments made by hand, in the order of the calls.
+    #[derive(Default)]
+    struct Story {
+        moments: Vec<Moment>,
+        scene: String,
+    }
+
+    impl Story {
+        fn scene(mut self, id: &str) -> Self {
+            self.scene = id.to_owned();
+            let (id, title) = (id.to_owned(), format!("Scene {id}"));
+            self.add("director", What::Scene { id, title })
+        }
+
+        fn add(mut self, node: &str, what: What) -> Self {
+            self.moments.push(Moment {
+                n: self.moments.len(),
+                scene: self.scene.clone(),
+                node: node.to_owned(),
+                what,
+                background: false,
+                again: false,
+                explained: Vec::new(),
+            });
+            self
+        }
+
+        fn owns(self, node: &str, onchain: (u64, u64), channels: &[ChannelBalance]) -> Self {
+            let (onchain_sat, fees_sat) = onchain;
+            self.add(node, What::Balances { onchain_sat, fees_sat, channels: channels.to_vec() })
+        }
+
+        fn htlc(self, node: &str, state: HtlcState, amount_msat: u64, skim: u64) -> Self {
+            self.add(
+                node,
+                What::Htlc {
+                    state,
+                    payment_hash: Some("77…".to_owned()),
+                    amount_msat,
+                    skimmed_fee_msat: skim,
+                    reason: None,
+                },
+            )
+        }
+
+        fn forwarded(self, node: &str, earned: u64, skim: u64) -> Self {
+            let detail =
+                json!({ "total_fee_earned_msat": earned, "skimmed_fee_msat": skim, "htlc": 0 });
+            self.add(node, What::Event { name: "PaymentForwarded".to_owned(), detail })
+        }
+    }
+
+    fn channel(id: &str, peer: &str, sat: u64, own: u64, pending: (u64, u64)) -> ChannelBalance {
+        let reserve = own.min(1_000_000);
+        ChannelBalance {
+            id: id.to_owned(),
+            peer: peer.to_owned(),
+            capacity_sat: sat,
+            spendable_msat: own - reserve,
+            reserve_msat: reserve,
+            pending_msat: pending,
+            usable: true,
+            confirmed: true,
+            ..ChannelBalance::default()
+        }
+    }
+
+    fn withheld(channel: ChannelBalance) -> ChannelBalance {
+        ChannelBalance { withheld: true, ..channel }
+    }
+
+    /// A payer, an LSP and a recipient; 50 000 000 msat are sent, 1 000 are earned by routing and
+    /// 2 000 000 skimmed. The LSP withholds the funding until it is paid.
+    fn flow() -> Story {
+        Story::default()
+            .scene("prepare")
+            .owns("payer", (0, 0), &[channel("a", "lsp", 100_000, 100_000_000, (0, 0))])
+            .owns("lsp", (500_000, 70), &[channel("a", "payer", 100_000, 0, (0, 0))])
+            .scene("pay")
+            .owns("payer", (0, 0), &[channel("a", "lsp", 100_000, 50_000_000, (0, 50_000_000))])
+            .owns("lsp", (500_000, 70), &[channel("a", "payer", 100_000, 0, (50_000_000, 0))])
+            .scene("open")
+            .owns("recipient", (0, 0), &[])
+            .owns(
+                "lsp",
+                (500_000, 70),
+                &[
+                    channel("a", "payer", 100_000, 0, (50_000_000, 0)),
+                    withheld(channel("b", "recipient", 80_000, 32_001_000, (0, 47_999_000))),
+                ],
+            )
+            .owns("recipient", (0, 0), &[channel("b", "lsp", 80_000, 0, (47_999_000, 0))])
+            .scene("claim")
+            .owns("recipient", (0, 0), &[channel("b", "lsp", 80_000, 47_999_000, (0, 0))])
+            .htlc("recipient", HtlcState::Claimed, 47_999_000, 2_000_000)
+            .forwarded("lsp", 2_001_000, 2_000_000)
+            .owns(
+                "lsp",
+                (500_000, 70),
+                &[
+                    channel("a", "payer", 100_000, 50_000_000, (0, 0)),
+                    withheld(channel("b", "recipient", 80_000, 32_001_000, (0, 0))),
+                ],
+            )
+    }
+
+    /// The payer comes back and learns the preimage; the funding is broadcast for 100 sat.
+    fn end(story: Story) -> Story {
+        story
+            .scene("return")
+            .owns("payer", (0, 0), &[channel("a", "lsp", 100_000, 50_000_000, (0, 0))])
+            .htlc("payer", HtlcState::Paid, 50_000_000, 0)
+            .owns(
+                "lsp",
+                (419_900, 170),
+                &[
+                    channel("a", "payer", 100_000, 50_000_000, (0, 0)),
+                    channel("b", "recipient", 80_000, 32_001_000, (0, 0)),
+                ],
+            )
+    }
+
+    fn problem(story: Story) -> String {
+        format!("{:#}", Ledger::of_moments(&story.moments).unwrap_err())
+    }
+
+    #[test]
+    fn a_payment_is_followed_from_scene_to_scene() {
+        let ledger = Ledger::of_moments(&end(flow()).moments).unwrap();
+        let payments: Vec<_> = ledger.checkpoints.iter().map(|c| (&*c.scene, c.payment)).collect();
+        let sent = Payment { sent_msat: 50_000_000, ..Payment::default() };
+        let held = Payment { in_flight_msat: 50_000_000, ..sent };
+        let done = Payment {
+            routing_fee_msat: 1_000,
+            opening_fee_msat: 2_000_000,
+            skimmed_msat: 2_000_000,
+            received_msat: 47_999_000,
+            reserve_msat: 1_000_000,
+            spendable_msat: 46_999_000,
+            ..sent
+        };
+        assert_eq!(
+            payments,
+            [
+                ("prepare", Payment::default()),
+                ("pay", held),
+                // The HTLC waits in two channels; the payment is under way once.
+                ("open", held),
+                // The payer is offline and does not know; the recipient has the money.
+                ("claim", done),
+                ("return", Payment { onchain_fee_msat: 100_000, ..done }),
+            ]
+        );
+        for checkpoint in &ledger.checkpoints {
+            assert_eq!(checkpoint.total_msat(), ledger.opening.total_msat());
+            assert_eq!(checkpoint.payment.missing_msat(), 0);
+        }
+        let open = &ledger.checkpoints[2];
+        assert_eq!(open.htlcs_msat, 97_999_000);
+        assert_eq!(open.parties["lsp"].withheld_msat, 80_000_000);
+        assert_eq!(open.parties["lsp"].wallet_msat, 420_000_000);
+    }
+
+    #[test]
+    fn what_was_seen_twice_counts_once() {
+        let twice = end(flow().htlc("recipient", HtlcState::Claimed, 47_999_000, 2_000_000));
+        let twice = twice.forwarded("lsp", 2_001_000, 2_000_000).htlc(
+            "payer",
+            HtlcState::Paid,
+            50_000_000,
+            0,
+        );
+        let twice = Ledger::of_moments(&twice.moments).unwrap();
+        let once = Ledger::of_moments(&end(flow()).moments).unwrap();
+        assert_eq!(twice, once);
+    }
+
+    #[test]
+    fn a_party_that_says_nothing_has_what_the_other_end_leaves() {
+        let open = channel("c", "stranger", 10_000, 4_000_000, (0, 0));
+        let story = Story::default().scene("alone").owns("lsp", (0, 0), &[open]);
+        let ledger = Ledger::of_moments(&story.moments).unwrap();
+        assert_eq!(ledger.opening.parties["stranger"].owned_msat(), 6_000_000);
+        assert_eq!(ledger.opening.total_msat(), 10_000_000);
+    }
+
+    #[test]
+    fn money_that_vanishes_is_named_with_its_scene() {
+        let lost = [channel("a", "lsp", 100_000, 49_999_000, (0, 50_000_000))];
+        let told = problem(flow().scene("later").owns("payer", (0, 0), &lost));
+        assert_eq!(
+            told,
+            "scene later: the ledger does not balance: 1 000 msat are missing between lsp and \
+             payer: the two ends do not agree"
+        );
+        let told = problem(flow().scene("later").owns("recipient", (0, 0), &[]));
+        assert_eq!(
+            told,
+            "scene later: the ledger does not balance: 47 999 000 msat are missing between lsp and \
+             recipient: one end knows of no channel"
+        );
+        let told = problem(flow().scene("later").owns("payer", (3, 0), &[]));
+        assert!(told.starts_with("scene later: "), "{told}");
+    }
+
+    #[test]
+    fn a_fee_that_nobody_reports_is_missing() {
+        let told = problem(end(flow()).owns(
+            "lsp",
+            (419_900, 70),
+            &[
+                channel("a", "payer", 100_000, 50_000_000, (0, 0)),
+                channel("b", "recipient", 80_000, 32_001_000, (0, 0)),
+            ],
+        ));
+        assert_eq!(
+            told,
+            "scene return: the ledger does not balance: 100 000 msat are missing in all"
+        );
+    }
+
+    #[test]
+    fn balances_and_events_must_agree() {
+        let told = problem(flow().forwarded("lsp", 3_000, 0));
+        assert_eq!(
+            told,
+            "scene claim: the ledger does not balance: 3 000 msat are missing at lsp: its balances \
+             and its events do not agree"
+        );
+        let told = problem(end(flow()).htlc("payer", HtlcState::Paid, 50_000_000, 0).htlc(
+            "recipient",
+            HtlcState::Paid,
+            7,
+            0,
+        ));
+        assert!(told.contains("7 msat are too many at recipient"), "{told}");
+    }
+}
