@@ -10,7 +10,7 @@ use similar::TextDiff;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use crate::entry::What;
+use crate::entry::{ChannelBalance, What};
 use crate::moment::{Field, Moment, Recording};
 
 /// Fields whose values differ from run to run.
@@ -28,6 +28,13 @@ const VARYING: [&str; 9] = [
 
 /// What two runs have in common of a moment, on one line.
 pub fn line(moment: &Moment) -> String {
+    if let What::Balances { onchain_sat, fees_sat, channels } = &moment.what {
+        // Two channels that open side by side are listed in either order.
+        let mut channels: Vec<_> = channels.iter().map(owned).collect();
+        channels.sort();
+        let channels = channels.join("; ");
+        return format!("balances {onchain_sat} sat on chain, {fees_sat} sat of fees; {channels}");
+    }
     let mut value = serde_json::to_value(&moment.what).expect("a moment is JSON");
     if matches!(&moment.what, What::Lsps { json, .. } if has_scid(json)) {
         // An SCID has as many digits as it needs.
@@ -45,6 +52,20 @@ pub fn line(moment: &Moment) -> String {
         let _ = write!(out, " {name}={value}");
     }
     out
+}
+
+fn owned(channel: &ChannelBalance) -> String {
+    let state = |is: bool, word: &'static str| if is { word } else { "" };
+    format!(
+        "with {}: {} of {} sat, {} msat in reserve, pending {:?}{}{}",
+        channel.peer,
+        channel.own_msat(),
+        channel.capacity_sat,
+        channel.reserve_msat,
+        channel.pending_msat,
+        state(channel.withheld, ", withheld"),
+        state(channel.confirmed, ", confirmed"),
+    )
 }
 
 fn mask(value: &mut Value) {
@@ -187,5 +208,113 @@ fn section(out: &mut String, title: &str, kept: &str, fresh: &str) {
     let diff = TextDiff::from_lines(kept, fresh);
     for line in diff.unified_diff().context_radius(2).to_string().lines() {
         let _ = writeln!(out, "  {line}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::moment::{Explained, Header};
+
+    fn moment(scene: &str, node: &str, what: What) -> Moment {
+        let (scene, node) = (scene.to_owned(), node.to_owned());
+        let (background, again, explained) = (false, false, Vec::new());
+        Moment { n: 0, scene, node, what, background, again, explained }
+    }
+
+    fn wire(scene: &str, node: &str, peer: &str, message: &str) -> Moment {
+        let (peer, message) = (peer.to_owned(), message.to_owned());
+        moment(scene, node, What::Wire { peer, message, bytes: 97, content: None })
+    }
+
+    fn recording(moments: &[Moment]) -> Recording {
+        let header = Header {
+            name: "a".to_owned(),
+            title: "A".to_owned(),
+            about: String::new(),
+            ldk: "0.0.0".to_owned(),
+            setting: BTreeMap::new(),
+            lanes: Vec::new(),
+        };
+        Recording { header, moments: moments.to_vec() }
+    }
+
+    #[test]
+    fn what_runs_side_by_side_may_change_places_and_what_does_not_may_not() {
+        let (a, b) = (wire("s", "lsp", "payer", "a"), wire("s", "payer", "lsp", "b"));
+        let c = wire("s", "lsp", "payer", "c");
+        let kept = recording(&[a.clone(), b.clone(), c.clone()]);
+        assert_eq!(difference(&kept, &recording(&[b.clone(), a.clone(), c.clone()])), "");
+        let shown = difference(&kept, &recording(&[b, c, a]));
+        assert!(shown.starts_with("scene s, messages payer → lsp:\n"), "{shown}");
+    }
+
+    #[test]
+    fn the_scene_counts() {
+        let (a, b) = (wire("s", "lsp", "payer", "a"), wire("t", "lsp", "payer", "a"));
+        let shown = difference(&recording(&[a]), &recording(&[b]));
+        assert!(shown.contains("scene s, ") && shown.contains("scene t, "), "{shown}");
+    }
+
+    #[test]
+    fn ids_and_scids_do_not_count_and_amounts_do() {
+        let event = |hash: &str, scid: &str, msat: u64| {
+            let detail = serde_json::json!({ "funding": format!("{hash}…:1"), "intercept_scid": scid, "msat": msat });
+            recording(&[moment("s", "lsp", What::Event { name: "E".to_owned(), detail })])
+        };
+        let kept = event("0123abcd", "1x2x3", 5);
+        assert_eq!(difference(&kept, &event("4567cdef", "1x20x3", 5)), "");
+        let shown = difference(&kept, &event("0123abcd", "1x2x3", 6));
+        assert!(shown.contains("\"msat\":6") && !shown.contains("0123abcd"), "{shown}");
+    }
+
+    #[test]
+    fn housekeeping_and_copies_do_not_count() {
+        let mut ping = wire("s", "lsp", "payer", "ping");
+        ping.background = true;
+        let mut copy = wire("s", "lsp", "payer", "a");
+        copy.again = true;
+        assert_eq!(difference(&recording(&[]), &recording(&[ping, copy])), "");
+    }
+
+    #[test]
+    fn the_last_balances_of_a_scene_count_in_either_order_of_channels() {
+        let channel = |peer: &str, msat: u64| ChannelBalance {
+            id: String::new(),
+            peer: peer.to_owned(),
+            capacity_sat: 1_000,
+            spendable_msat: msat,
+            reserve_msat: 0,
+            receivable_msat: 0,
+            pending_msat: (0, 0),
+            usable: true,
+            confirmed: true,
+            withheld: false,
+        };
+        let weigh = |channels: &[ChannelBalance]| {
+            let channels = channels.to_vec();
+            moment("s", "lsp", What::Balances { onchain_sat: 1, fees_sat: 0, channels })
+        };
+        let (a, b) = (channel("a", 5), channel("b", 6));
+        let kept = recording(&[weigh(&[]), weigh(&[a.clone(), b.clone()])]);
+        assert_eq!(difference(&kept, &recording(&[weigh(&[b.clone(), a.clone()])])), "");
+        let shown = difference(&kept, &recording(&[weigh(&[b, channel("a", 7)])]));
+        assert!(shown.contains("with a"), "{shown}");
+    }
+
+    #[test]
+    fn a_field_at_another_place_or_of_another_value_is_a_difference() {
+        let explained = |at: usize, value: &str, varies: bool| {
+            let mut message = wire("s", "lsp", "payer", "a");
+            let (name, value) = ("f".to_owned(), value.to_owned());
+            let field = Field { at, len: 2, depth: 0, name, value, meaning: String::new(), varies };
+            let (title, bytes) = ("a".to_owned(), String::new());
+            message.explained = vec![Explained { title, bytes, text: false, fields: vec![field] }];
+            recording(&[message])
+        };
+        let kept = explained(0, "1", false);
+        assert_ne!(difference(&kept, &explained(2, "1", false)), "");
+        assert_ne!(difference(&kept, &explained(0, "2", false)), "");
+        assert_eq!(difference(&explained(0, "1", true), &explained(0, "2", true)), "");
     }
 }

@@ -211,3 +211,140 @@ fn may_come_again(what: &What) -> bool {
         _ => is_background(what),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::moment::Field;
+    use serde_json::json;
+
+    const NODE_ID: &str = "0218885f363927854a56b474fc6cac42d90bf822a7403be7932bdf12e6e1ceba1a";
+    const HASH: &str = "eea3b73fdbd02a490ee8d800d5b2b3a41b6d8e5968c02344ebebe71b38f94d97";
+
+    fn normaliser() -> Normaliser {
+        let mut normaliser = Normaliser::new(Box::new(|_| Vec::new()));
+        normaliser.introduce(NODE_ID, "lsp");
+        normaliser
+    }
+
+    fn entry(node: &str, what: What) -> Entry {
+        Entry { seq: 7, at_ms: 1234, node: node.to_owned(), what }
+    }
+
+    fn scene(id: &str) -> Entry {
+        entry("director", What::Scene { id: id.to_owned(), title: "A scene".to_owned() })
+    }
+
+    fn onion(node: &str, message: &str) -> Entry {
+        let message = message.to_owned();
+        entry(node, What::Onion { message, bytes: 5, from: None, content: Some("00".to_owned()) })
+    }
+
+    fn made(node: &str, message: &str) -> Entry {
+        entry(node, What::OnionSent { message: message.to_owned(), bytes: 5 })
+    }
+
+    #[test]
+    fn what_comes_before_the_first_scene_is_left_out() {
+        let mut normaliser = normaliser();
+        assert!(normaliser.push(&entry("lsp", What::Stopped)).is_none());
+        assert_eq!(normaliser.push(&scene("step-1")).unwrap().n, 0);
+        let moment = normaliser.push(&entry("lsp", What::Stopped)).unwrap();
+        assert_eq!((moment.n, &*moment.scene), (1, "step-1"));
+    }
+
+    #[test]
+    fn ids_are_shortened_nodes_are_named_and_amounts_stay() {
+        let mut normaliser = normaliser();
+        normaliser.push(&scene("a"));
+        let detail = json!({ "node": NODE_ID, "hash": HASH, "funding": format!("{HASH}:1"), "msat": 98_000_000 });
+        let event = What::Event { name: "PaymentClaimable".to_owned(), detail };
+        let What::Event { detail, .. } = normaliser.push(&entry("lsp", event)).unwrap().what else {
+            panic!("another kind")
+        };
+        let short = json!({ "node": "lsp", "hash": "eea3b73f…", "funding": "eea3b73f…:1", "msat": 98_000_000 });
+        assert_eq!(detail, short);
+    }
+
+    #[test]
+    fn an_onion_message_comes_from_whoever_made_it_last() {
+        let mut normaliser = normaliser();
+        // The payer asks; later the server forwards the request to the recipient.
+        normaliser.push(&made("payer", "invoice_request"));
+        normaliser.push(&scene("a"));
+        let from = |moment: Option<Moment>| match moment.unwrap().what {
+            What::Onion { from, content, .. } => {
+                assert_eq!(content, None, "bytes are for whoever explains them");
+                from
+            }
+            other => panic!("{other:?}"),
+        };
+        let arrives = normaliser.push(&onion("lsp", "invoice_request"));
+        assert_eq!(from(arrives).as_deref(), Some("payer"));
+        assert!(normaliser.push(&made("lsp", "invoice_request")).is_none());
+        let arrives = normaliser.push(&onion("recipient", "invoice_request"));
+        assert_eq!(from(arrives).as_deref(), Some("lsp"));
+        let arrives = normaliser.push(&onion("recipient", "static_invoice"));
+        assert_eq!(from(arrives), None, "nobody made it");
+    }
+
+    #[test]
+    fn a_copy_is_marked_in_its_scene_and_a_channel_message_is_no_copy() {
+        let mut normaliser = normaliser();
+        let wire = |message: &str| {
+            let (peer, message) = ("payer".to_owned(), message.to_owned());
+            entry("lsp", What::Wire { peer, message, bytes: 97, content: None })
+        };
+        normaliser.push(&scene("a"));
+        let mut again = |entry| {
+            let moment = normaliser.push(&entry).unwrap();
+            (moment.again, moment.background)
+        };
+        assert_eq!(again(onion("lsp", "invoice_request")), (false, false));
+        assert_eq!(again(onion("lsp", "invoice_request")), (true, false));
+        assert_eq!(again(onion("payer", "invoice_request")), (false, false));
+        assert_eq!(again(wire("revoke_and_ack")), (false, false));
+        assert_eq!(again(wire("revoke_and_ack")), (false, false));
+        assert_eq!(again(wire("ping")), (false, true));
+        assert_eq!(again(scene("b")), (false, false));
+        assert_eq!(again(onion("lsp", "invoice_request")), (false, false));
+    }
+
+    #[test]
+    fn what_renews_an_offer_is_housekeeping() {
+        let mut normaliser = normaliser();
+        normaliser.push(&scene("a"));
+        let mut background = |entry| normaliser.push(&entry).unwrap().background;
+        assert!(!background(onion("lsp", "serve_static_invoice")));
+        assert!(!background(onion("recipient", "static_invoice_persisted")));
+        assert!(background(onion("lsp", "serve_static_invoice")));
+        assert!(!background(onion("payer", "static_invoice")));
+    }
+
+    #[test]
+    fn bytes_are_explained_once_and_not_kept_twice() {
+        let explained = Explained {
+            title: "invoice_request".to_owned(),
+            bytes: "00".to_owned(),
+            text: false,
+            fields: vec![Field {
+                at: 0,
+                len: 1,
+                depth: 0,
+                name: "type".to_owned(),
+                value: "0".to_owned(),
+                meaning: String::new(),
+                varies: false,
+            }],
+        };
+        let all = vec![explained];
+        let explain = all.clone();
+        let mut normaliser = Normaliser::new(Box::new(move |entry| match &entry.what {
+            What::Onion { content: Some(_), .. } => explain.clone(),
+            _ => Vec::new(),
+        }));
+        normaliser.push(&scene("a"));
+        assert_eq!(normaliser.push(&onion("lsp", "invoice_request")).unwrap().explained, all);
+        assert_eq!(normaliser.push(&entry("lsp", What::Stopped)).unwrap().explained, []);
+    }
+}
