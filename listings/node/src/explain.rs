@@ -4,9 +4,19 @@
 //! alone: what LDK decoded is written again, field by field, and compared with the bytes where the
 //! field is said to stand.
 
+mod channel;
+mod hop;
+mod htlc;
 mod json;
+mod metadata;
+mod offers;
+mod onion;
+mod paths;
+mod server;
 mod sheet;
+mod values;
 
+use bitcoin::hex::FromHex;
 use recording::Explained;
 use recording::normalise::Explain;
 
@@ -41,11 +51,51 @@ pub(crate) fn is_explained(message: &str) -> bool {
 ///
 /// # Errors
 /// If the bytes are not what they are said to be.
-pub fn explain(entry: &Entry, _transcript: &Transcript) -> Result<Vec<Explained>, Mismatch> {
+pub fn explain(entry: &Entry, transcript: &Transcript) -> Result<Vec<Explained>, Mismatch> {
     match &entry.what {
         What::Lsps { json, content: Some(text), .. } => Ok(vec![json::explain(text, json)?]),
+        What::Wire { message, content: Some(content), .. }
+        | What::Onion { message, content: Some(content), .. } => {
+            message_of(entry, message, &from_hex(content)?, transcript)
+        }
+        What::Paths { paths, detail, .. } if paths == "jit" => {
+            let metadata = detail["metadata"].as_str().unwrap_or_default();
+            Ok(vec![metadata::explain(&from_hex(metadata)?, transcript)?])
+        }
         _ => Ok(Vec::new()),
     }
+}
+
+fn from_hex(hex: &str) -> Result<Vec<u8>, Mismatch> {
+    Vec::from_hex(hex).map_err(|error| Mismatch::new(0, format!("this is no hex: {error}")))
+}
+
+fn message_of(
+    entry: &Entry,
+    name: &str,
+    content: &[u8],
+    transcript: &Transcript,
+) -> Result<Vec<Explained>, Mismatch> {
+    let explained = match name {
+        "update_add_htlc" => {
+            let keys = transcript.keys_of(&entry.node);
+            return htlc::explain(content, keys.as_deref(), transcript);
+        }
+        "open_channel" => channel::open_channel(content),
+        "accept_channel" => channel::accept_channel(content),
+        "update_fulfill_htlc" => channel::update_fulfill_htlc(content),
+        "revoke_and_ack" => channel::revoke_and_ack(content, transcript),
+        "invoice_request" => offers::invoice_request(content, transcript),
+        "static_invoice" => offers::static_invoice(content, transcript),
+        "offer_paths_request" => server::offer_paths_request(content),
+        "offer_paths" => server::offer_paths(content, transcript),
+        "serve_static_invoice" => server::serve_static_invoice(content, transcript),
+        "static_invoice_persisted" | "held_htlc_available" | "release_held_htlc" => {
+            server::empty(name, content)
+        }
+        _ => return Ok(Vec::new()),
+    };
+    Ok(vec![explained?])
 }
 
 /// [`explain`] for a [`recording::normalise::Normaliser`]. It takes the keys from the transcript,
