@@ -1,8 +1,8 @@
 //! What of a Markdown page is prose.
 
-use pulldown_cmark::{BlockQuoteKind, CodeBlockKind, Event, Options, Parser, Tag, TagEnd};
+use pulldown_cmark::{BlockQuoteKind, Event, Options, Parser, Tag, TagEnd};
 
-/// A stretch of prose: a paragraph, a heading, a cell, a line of a diagram.
+/// A stretch of prose: a paragraph, a heading, a cell.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prose {
     /// The line it begins on, counted from 1.
@@ -22,7 +22,6 @@ pub fn prose(page: &str) -> Vec<Prose> {
     let mut text = String::new();
     let mut first = 0;
     let mut quotes: Vec<Option<BlockQuoteKind>> = Vec::new();
-    let mut diagram = false;
     let mut code = false;
     for (event, range) in Parser::new_ext(page, options).into_offset_iter() {
         let line = page[..range.start].matches('\n').count() + 1;
@@ -31,17 +30,9 @@ pub fn prose(page: &str) -> Vec<Prose> {
             Event::End(TagEnd::BlockQuote(_)) => {
                 quotes.pop();
             }
-            Event::Start(Tag::CodeBlock(kind)) => {
-                diagram = matches!(&kind, CodeBlockKind::Fenced(info) if &**info == "sequence");
-                code = true;
-            }
-            Event::End(TagEnd::CodeBlock) => (diagram, code) = (false, false),
+            Event::Start(Tag::CodeBlock(_)) => code = true,
+            Event::End(TagEnd::CodeBlock) => code = false,
             _ if quotes.iter().any(Option::is_none) => {}
-            Event::Text(words) if diagram => {
-                for (at, words) in words.lines().enumerate() {
-                    found.push(Prose { line: line + at, text: words.to_owned() });
-                }
-            }
             Event::Text(words) if !code => {
                 if text.is_empty() {
                     first = line;
@@ -96,8 +87,7 @@ pub fn find_words(text: &str, phrase: &str) -> Vec<usize> {
 fn only_prose_is_read() {
     let page = "# A heading\n\nSome `code` and [a link](https://very.example)\nin two lines \
                 {{#claim very-odd}} said \"very odd\".\n\n```text\nvery\n```\n\n> very\n\n\
-                > [!NOTE]\n> An alert.\n\n| a | b |\n|---|---|\n| cell | `very` |\n\n\
-                ```sequence\ntitle: A title\n```\n";
+                > [!NOTE]\n> An alert.\n\n| a | b |\n|---|---|\n| cell | `very` |\n";
     let read = prose(page);
     let lines: Vec<_> = read.iter().map(|prose| (prose.line, prose.text.as_str())).collect();
     assert_eq!(
@@ -110,7 +100,6 @@ fn only_prose_is_read() {
             (15, "b"),
             (17, "cell"),
             (17, "`"),
-            (20, "title: A title"),
         ]
     );
 }

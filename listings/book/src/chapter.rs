@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// The languages a fence may have.
-const LANGUAGES: [&str; 7] = ["rust", "toml", "json", "console", "text", "sequence", "yaml"];
+const LANGUAGES: [&str; 6] = ["rust", "toml", "json", "console", "text", "yaml"];
 
 impl Desk {
     pub(crate) fn chapter(&mut self, chapter: &mut Chapter) {
@@ -94,6 +94,9 @@ impl Desk {
         if !LANGUAGES.contains(&language) {
             let what = match language {
                 "" => "a fence without a language".to_owned(),
+                "sequence" => {
+                    "no diagram is drawn by hand: `{{#diagram NAME}}` draws a recording".to_owned()
+                }
                 other => format!("a fence is one of {LANGUAGES:?} and nothing more, not `{other}`"),
             };
             self.problems.add(file, line, what);
@@ -102,18 +105,8 @@ impl Desk {
         if text.trim().is_empty() {
             self.problems.add(file, line, "an empty fence");
         }
-        let html = match language {
-            "sequence" => match diagram::render(text) {
-                Ok(html) => html,
-                Err((below, what)) => {
-                    self.problems.add(file, line + below, what);
-                    return;
-                }
-            },
-            language => listing::fence(language, text),
-        };
         out.push('\n');
-        out.push_str(&html);
+        out.push_str(&listing::fence(language, text));
         out.push('\n');
     }
 

@@ -15,8 +15,8 @@ pub(crate) enum Part<'a> {
 
 /// What a directive alone on a line may be; others stand inside a line.
 const BLOCKS: [&str; 13] = [
-    "slice", "output", "events", "flags", "role", "endrole", "claims", "naive", "diagram", "ledger",
-    "player", "fees", "excerpt",
+    "slice", "output", "events", "flags", "role", "endrole", "claims", "naive", "diagram",
+    "ledger", "player", "fees", "excerpt",
 ];
 
 /// The parts of a chapter, and problems with its fences.

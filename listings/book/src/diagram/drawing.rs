@@ -81,7 +81,7 @@ pub(super) enum Item {
 pub(super) struct Layout {
     sheet: Sheet,
     height: f64,
-    items: Vec<Item>,
+    pub(super) items: Vec<Item>,
 }
 
 impl Layout {
@@ -101,6 +101,16 @@ impl Layout {
             pen.end_life(lane);
         }
         Self { sheet, height: pen.y, items: pen.items }
+    }
+
+    #[cfg(test)]
+    pub(super) fn width(&self) -> f64 {
+        self.sheet.width
+    }
+
+    #[cfg(test)]
+    pub(super) fn height(&self) -> f64 {
+        self.height
     }
 
     /// The SVG.
@@ -309,9 +319,9 @@ impl Pen {
                 self.items.push(Item::Arrow { kind: *kind, from: a, to: b, y });
                 self.y = y + head;
             }
-            Shape::Mark { at, money, text, amount, why } => {
+            Shape::Mark { at, money, text, amount, more } => {
                 let parts =
-                    [("note", Some(text)), ("amount", amount.as_ref()), ("why", why.as_ref())];
+                    [("note", Some(text)), ("amount", amount.as_ref()), ("more", more.as_ref())];
                 self.note(self.x(*at), *money, &parts);
             }
             Shape::Power { at, to } => {

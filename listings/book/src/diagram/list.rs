@@ -54,15 +54,15 @@ fn entry(out: &mut String, story: &Story, row: &Row) {
             let who = format!("{} {arrow} {}{word}", label(from), label(to));
             item(out, class, &who, &with(text, amount), &row.detail);
         }
-        Shape::Mark { at, money, text, amount, why } => {
+        Shape::Mark { at, money, text, amount, more } => {
             let class = if *money { "money" } else { "note" };
             let text = with(text, amount);
-            let text = match why {
-                Some(why) => format!("{text}: {why}"),
+            let text = match more {
+                Some(more) => format!("{text}: {more}"),
                 None => text,
             };
-            // The reason is the detail, mostly.
-            let detail = if why.as_ref() == Some(&row.detail) { "" } else { &row.detail };
+            // A reason is the detail, mostly.
+            let detail = if more.as_ref() == Some(&row.detail) { "" } else { &row.detail };
             item(out, class, label(at), &text, detail);
         }
         Shape::Power { at, to } => {

@@ -3,6 +3,7 @@
 use recording::entry::{DIRECTOR, HtlcState, What};
 use recording::view::{Kind, Step, grouped};
 use recording::{Lane, Moment, Recording};
+use serde_json::Value;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use super::rules::{self, Level};
@@ -56,7 +57,7 @@ pub(super) enum Shape {
     /// A message.
     Move { from: usize, to: usize, kind: Arrow, text: String, amount: Option<String> },
     /// Something that one party notes.
-    Mark { at: usize, money: bool, text: String, amount: Option<String>, why: Option<String> },
+    Mark { at: usize, money: bool, text: String, amount: Option<String>, more: Option<String> },
     /// A party goes or comes.
     Power { at: usize, to: Power },
     /// The director says something.
@@ -93,6 +94,8 @@ pub(super) struct Choice<'a> {
     pub(super) level: Option<Level>,
     /// Whether lanes without a row stand there too.
     pub(super) all: bool,
+    /// What stands above it; else the recording's title, or the scene's.
+    pub(super) caption: Option<&'a str>,
 }
 
 impl Story {
@@ -148,7 +151,7 @@ impl Story {
             _ => recording.header.title.clone(),
         };
         let mut story = Self {
-            title,
+            title: choice.caption.map_or(title, str::to_owned),
             lanes: recording.header.lanes.iter().map(|lane| lane.label.clone()).collect(),
             groups,
         };
@@ -230,6 +233,8 @@ struct Teller<'a> {
     opening_sat: Option<u64>,
     /// Whether an invoice is at its server.
     served: bool,
+    /// The payments that can be claimed.
+    claimable: HashSet<Option<String>>,
 }
 
 impl<'a> Teller<'a> {
@@ -258,6 +263,7 @@ impl<'a> Teller<'a> {
             dances: HashMap::new(),
             opening_sat: None,
             served: false,
+            claimable: HashSet::new(),
         }
     }
 
@@ -327,6 +333,9 @@ impl<'a> Teller<'a> {
                 self.served = true;
             }
             What::Channel { capacity_sat: Some(sat), .. } => self.opening_sat = Some(*sat),
+            What::Htlc { state: HtlcState::Claimable, payment_hash, .. } => {
+                self.claimable.insert(payment_hash.clone());
+            }
             _ => {}
         }
         let Some(least) = least else { return Ok(()) };
@@ -387,6 +396,11 @@ impl<'a> Teller<'a> {
                 detail.extend(capacity_sat.map(|sat| format!("{} sat", grouped(sat))));
                 detail.extend(reason.clone());
             }
+            What::Lease { intercept_scid, detail: terms, .. } => {
+                detail.extend(intercept_scid.as_ref().map(|scid| format!("SCID {scid}")));
+                detail.extend(fields(terms));
+            }
+            What::Paths { detail: terms, .. } => detail.extend(fields(terms)),
             _ if step.detail.is_empty() => {}
             _ => detail.push(step.detail.clone()),
         }
@@ -434,6 +448,7 @@ impl<'a> Teller<'a> {
                     (What::Wire { message, .. }, _, Some(sat)) if message == "open_channel" => {
                         Some(format!("{} sat", grouped(sat)))
                     }
+                    (What::Lsps { json, .. }, ..) => bought(json),
                     (_, Some(msat), _) => Some(format!("{} msat", grouped(msat))),
                     _ => None,
                 };
@@ -446,19 +461,33 @@ impl<'a> Teller<'a> {
                     }
                     _ => None,
                 };
-                let why = rules::asks_why(what).then(|| reason(what, step)).flatten();
+                let more = match rules::asks_why(what) {
+                    true => reason(what, step),
+                    false => figures(what),
+                };
                 let text = match what {
                     What::Mailbox { state, peer, .. } => {
                         format!("mail for {} {state}", self.label(peer))
                     }
                     What::Offer { state, .. } if state == "ready" => "offer ready".to_owned(),
+                    What::Paths { paths, .. } => match paths.as_str() {
+                        "jit" => "router: path over the intercept SCID".to_owned(),
+                        "refused" => "router: no path".to_owned(),
+                        other => format!("router: {other} paths"),
+                    },
                     What::Htlc { state: HtlcState::Requested, .. } => "asks to pay".to_owned(),
+                    // LDK shows a claim again at the next start, as one of an earlier recording.
+                    What::Htlc { state: HtlcState::Claimed, payment_hash, .. }
+                        if !self.claimable.contains(payment_hash) =>
+                    {
+                        format!("{}, told again", step.text)
+                    }
                     _ => step.text.clone(),
                 };
                 if let Some(event) = self.events.get(&moment.n) {
                     detail.push(format!("event {event}"));
                 }
-                Shape::Mark { at, money: step.kind == Kind::Money, text, amount, why }
+                Shape::Mark { at, money: step.kind == Kind::Money, text, amount, more }
             }
         };
         row(shape, &detail.join("; "))
@@ -466,7 +495,7 @@ impl<'a> Teller<'a> {
 }
 
 fn mark(at: usize, text: String) -> Shape {
-    Shape::Mark { at, money: false, text, amount: None, why: None }
+    Shape::Mark { at, money: false, text, amount: None, more: None }
 }
 
 fn row(shape: Shape, detail: &str) -> Row {
@@ -566,4 +595,51 @@ fn reason(what: &What, step: &Step) -> Option<String> {
         _ => Some(step.detail.clone()),
     };
     reason.filter(|reason| !reason.is_empty())
+}
+
+/// What a wallet buys: the intercept SCID and the LSP's CLTV delta.
+fn bought(answer: &Value) -> Option<String> {
+    let scid = answer["result"]["jit_channel_scid"].as_str()?;
+    let delta = answer["result"]["lsp_cltv_expiry_delta"].as_u64()?;
+    Some(format!("{scid}, {delta} blocks"))
+}
+
+/// The figures that a chapter names, where a note has some.
+fn figures(what: &What) -> Option<String> {
+    match what {
+        What::Paths { detail, .. } => {
+            let bytes = detail["metadata_bytes"].as_u64()?;
+            let scid = detail["intercept_scid"].as_str()?;
+            Some(format!("{scid}, {} bytes of metadata", grouped(bytes)))
+        }
+        What::Offer { state, detail } if state == "persisted" => {
+            let (bytes, slot) = (detail["bytes"].as_u64()?, detail["slot"].as_u64()?);
+            Some(format!("{} bytes, slot {slot}", grouped(bytes)))
+        }
+        _ => None,
+    }
+}
+
+/// The fields of an object in words, but those that say nothing to a reader.
+fn fields(detail: &Value) -> Option<String> {
+    const MUTE: [&str; 6] =
+        ["promise", "valid_until", "metadata", "intercept_scid", "client", "trust_model"];
+    let fields = detail
+        .as_object()?
+        .iter()
+        .filter(|(name, value)| !MUTE.contains(&name.as_str()) && !value.is_null());
+    let words: Vec<_> = fields
+        .map(|(name, value)| {
+            let value = match (value.as_u64(), value.as_str()) {
+                (Some(number), _) => grouped(number),
+                (None, Some(text)) => text.to_owned(),
+                (None, None) => value.to_string(),
+            };
+            match name.strip_suffix("_msat") {
+                Some(name) => format!("{} {value} msat", name.replace('_', " ")),
+                None => format!("{} {value}", name.replace('_', " ")),
+            }
+        })
+        .collect();
+    (!words.is_empty()).then(|| words.join(", "))
 }
