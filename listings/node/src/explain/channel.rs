@@ -195,7 +195,7 @@ pub(super) fn update_fulfill_htlc(content: &[u8]) -> Result<Explained, Mismatch>
         sheet.record(1, note("attribution_data").means(meaning), |sheet| {
             let meaning = "20 numbers of 4 bytes, encrypted to the payer";
             sheet.take_bytes(times, opaque("htlc_hold_times", meaning))?;
-            let meaning = "210 codes of 4 bytes by which the payer finds who lied";
+            let meaning = "210 codes of 4 bytes by which the payer checks them";
             sheet.take_bytes(hmacs, opaque("truncated_hmacs", meaning))
         })?;
     }

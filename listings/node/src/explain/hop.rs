@@ -56,7 +56,10 @@ pub(super) fn payload(opened: &Opened, seen: &mut Seen) -> Result<Explained, Mis
     (seen.encrypted, seen.path_key) = (None, None);
     sheet.exactly(len, |sheet| {
         while let Some((kind, value)) = sheet.peek()? {
-            payload_record(sheet, kind, value, seen)?;
+            match kind {
+                2 | 4 | 18 => amount_or_expiry(sheet, kind, value, seen)?,
+                _ => payload_record(sheet, kind, value, seen)?,
+            }
         }
         Ok(())
     })?;
@@ -73,6 +76,43 @@ fn length(sheet: &mut Sheet, meaning: &str) -> Result<usize, Mismatch> {
     Ok(len as usize)
 }
 
+/// The records whose meaning depends on whether the hop forwards or receives.
+fn amount_or_expiry(
+    sheet: &mut Sheet,
+    kind: u64,
+    value: &[u8],
+    seen: &mut Seen,
+) -> Result<(), Mismatch> {
+    let forwards = sheet.types().contains(&6) || seen.scid.is_some();
+    match kind {
+        2 => {
+            let amount = number(sheet, value)?;
+            seen.amount_msat = Some(amount);
+            let meaning = match forwards {
+                true => "how much to forward",
+                false => "what the payer means this node to get, before an LSP skims",
+            };
+            sheet.tlv(2, &Tu(amount).encode(), said("amt_to_forward", msat(amount), meaning))
+        }
+        4 => {
+            let expiry = small(sheet, value)?;
+            seen.cltv_expiry = Some(expiry);
+            let meaning = match forwards {
+                true => "when the forwarded HTLC is to expire",
+                false => "this HTLC must not expire before it",
+            };
+            let about = said("outgoing_cltv_value", height(expiry), meaning).varies();
+            sheet.tlv(4, &Tu(expiry.into()).encode(), about)
+        }
+        _ => {
+            let total = number(sheet, value)?;
+            seen.total_msat = Some(total);
+            let meaning = "what all parts of the payment come to";
+            sheet.tlv(18, &Tu(total).encode(), said("total_amount_msat", msat(total), meaning))
+        }
+    }
+}
+
 fn payload_record(
     sheet: &mut Sheet,
     kind: u64,
@@ -80,19 +120,6 @@ fn payload_record(
     seen: &mut Seen,
 ) -> Result<(), Mismatch> {
     match kind {
-        2 => {
-            let amount = number(sheet, value)?;
-            seen.amount_msat = Some(amount);
-            let meaning = "what to forward; at the recipient, what it is to get";
-            sheet.tlv(2, &Tu(amount).encode(), said("amt_to_forward", msat(amount), meaning))
-        }
-        4 => {
-            let expiry = small(sheet, value)?;
-            seen.cltv_expiry = Some(expiry);
-            let meaning = "when the forwarded HTLC expires; at the recipient, this one";
-            let about = said("outgoing_cltv_value", height(expiry), meaning).varies();
-            sheet.tlv(4, &Tu(expiry.into()).encode(), about)
-        }
         6 => {
             let channel: u64 = typed(sheet, value)?;
             seen.scid = Some(channel);
@@ -110,12 +137,6 @@ fn payload_record(
             seen.path_key = Some(key);
             let meaning = "tells the introduction node how to open them";
             sheet.tlv(12, &key.encode(), note("current_path_key").means(meaning).varies())
-        }
-        18 => {
-            let total = number(sheet, value)?;
-            seen.total_msat = Some(total);
-            let meaning = "what all parts of the payment come to";
-            sheet.tlv(18, &Tu(total).encode(), said("total_amount_msat", msat(total), meaning))
         }
         INVOICE_REQUEST => {
             seen.invoice_request = Some(value.to_vec());
@@ -176,7 +197,7 @@ fn data_record(
         PAYMENT_SECRET => {
             let secret: [u8; 32] = typed(sheet, value)?;
             seen.secret = Some(secret);
-            let meaning = "that the payer has the recipient's invoice; LDK's record";
+            let meaning = "shows that the HTLC came over a path of the recipient's; LDK's record";
             sheet.tlv(kind, &secret, note("payment_secret").means(meaning).varies())
         }
         PAYMENT_CONTEXT => {

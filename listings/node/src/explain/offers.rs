@@ -36,7 +36,7 @@ pub(super) fn invoice_request(
 ) -> Result<Explained, Mismatch> {
     let msg: InvoiceRequest = decoded(content, "invoice_request")?;
     let mut sheet = Sheet::new(content);
-    let meaning = "makes the payer's key, which only the payer can repeat";
+    let meaning = "from it the payer makes invreq_payer_id again";
     let about = note("invreq_metadata").is(bytes(msg.payer_metadata().len())).means(meaning);
     sheet.tlv(0, msg.payer_metadata(), about.varies())?;
     let offer = Offer {

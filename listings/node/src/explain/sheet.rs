@@ -181,6 +181,18 @@ impl<'a> Sheet<'a> {
         Ok(Some((kind, value)))
     }
 
+    /// The types of the TLV records that follow.
+    pub(super) fn types(&self) -> Vec<u64> {
+        let mut rest = Sheet::new(self.rest());
+        let mut types = Vec::new();
+        while let Ok(Some((kind, value))) = rest.peek() {
+            types.push(kind);
+            let head = BigSize(kind).serialized_length();
+            rest.at += head + BigSize(value.len() as u64).serialized_length() + value.len();
+        }
+        types
+    }
+
     /// The type of the next TLV record, if there is one.
     pub(super) fn next_type(&self) -> Option<u64> {
         self.peek().ok().flatten().map(|(kind, _)| kind)
