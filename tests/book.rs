@@ -139,10 +139,10 @@ fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
 const UNUSED_FOOTNOTE: &str = "# Small\n\n[^note]: Nothing refers to this.\n";
 
 /// A book of one page, in the repository's theme.
-struct Small(TempDir);
+pub struct Small(TempDir);
 
 impl Small {
-    fn new(page: &str) -> Self {
+    pub fn new(page: &str) -> Self {
         let small = Self(tempfile::tempdir().unwrap());
         small.write("Cargo.toml", "[workspace.dependencies]\n");
         small.write("Cargo.lock", "");
@@ -160,6 +160,15 @@ impl Small {
         let path = self.0.path().join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, content).unwrap();
+    }
+
+    pub fn root(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// The names of all files in it.
+    pub fn files(&self) -> Vec<String> {
+        contents(self.root()).into_keys().collect()
     }
 
     fn build(&self) -> anyhow::Result<Built> {
@@ -226,14 +235,15 @@ fn an_api_link_to_what_does_not_exist_is_found() {
 }
 
 /// `cargo run` on a book: it prints its address first.
-struct Served {
+pub struct Served {
     child: Child,
     lines: std::sync::mpsc::Receiver<String>,
-    address: String,
+    /// Where it listens.
+    pub address: String,
 }
 
 impl Served {
-    fn start(root: &Path) -> Self {
+    pub fn start(root: &Path) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_guide"))
             .args(["--no-open", "--port", "0"])
             .current_dir(root)
@@ -283,6 +293,14 @@ impl Served {
         let mut answer = String::new();
         self.connect(path, "Connection: close\r\n").read_to_string(&mut answer).unwrap();
         answer
+    }
+
+    /// Ends it as Ctrl-C does, and waits for that.
+    #[cfg(unix)]
+    pub fn interrupt(&mut self) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+        assert!(self.child.wait().unwrap().success());
     }
 
     /// Connects as the page does. Returns when the server listens to it.
@@ -345,14 +363,11 @@ fn a_served_book_follows_its_sources_and_survives_a_mistake_in_them() {
 #[test]
 fn ctrl_c_stops_the_server_and_leaves_nothing_behind() {
     let small = Small::new("# Small\n\nText.\n");
-    let files = || contents(small.0.path()).into_keys().collect::<Vec<_>>();
-    let before = files();
-    let mut served = Served::start(small.0.path());
-    assert_ne!(files(), before, "what it serves is there");
-    let id = served.child.id().to_string();
-    assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
-    assert!(served.child.wait().unwrap().success());
-    assert_eq!(files(), before);
+    let before = small.files();
+    let mut served = Served::start(small.root());
+    assert_ne!(small.files(), before, "what it serves is there");
+    served.interrupt();
+    assert_eq!(small.files(), before);
 }
 
 #[test]

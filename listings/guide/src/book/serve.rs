@@ -1,7 +1,10 @@
-//! Serves the book on loopback, builds it again when its sources change, and reloads its readers.
+//! Serves the book on loopback, builds it again when its sources change, reloads its readers, and
+//! plays live runs for them.
 
 use super::{LIVE_RELOAD, build_live};
-use anyhow::{Context, Result};
+use crate::live::{Live, Settings};
+use ::book::Versions;
+use anyhow::{Context, Result, anyhow};
 use axum::Router;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{Request, State};
@@ -68,10 +71,11 @@ fn has_browser() -> bool {
 type Edition = Arc<TempDir>;
 
 /// The book on a port. Dropping it stops it.
-#[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
     tasks: [JoinHandle<()>; 2],
+    // Dropped last, with the run that may be under way.
+    _live: Live,
 }
 
 impl Server {
@@ -87,17 +91,20 @@ impl Server {
         // Taken before the build: what changes during it is built again.
         let seen = watched.state();
         let (editions, _) = watch::channel(edition(&root).await?);
+        let versions = Versions::read(&root).map_err(|problem| anyhow!("{problem}"))?;
+        let live = Live::new(Settings::new(versions.of("lightning").unwrap_or_default()));
         let app = Router::new()
             .route(&format!("/{LIVE_RELOAD}"), get(reload))
             .fallback(get(page))
-            .with_state(editions.subscribe());
+            .with_state(editions.subscribe())
+            .merge(live.router(address.port()));
         let serving = tokio::spawn(async move {
             if let Err(error) = axum::serve(listener, app).await {
                 eprintln!("error: the server stopped: {error}");
             }
         });
         let following = tokio::spawn(follow(root, watched, seen, editions));
-        Ok(Self { address, tasks: [serving, following] })
+        Ok(Self { address, tasks: [serving, following], _live: live })
     }
 
     /// Where it listens.

@@ -17,7 +17,6 @@ use tokio::time::{sleep, timeout};
 use super::choices::Choices;
 use super::log::{End, Log};
 use super::{Settings, Tell};
-use crate::record;
 use crate::world::World;
 
 /// How long nodes may take to stop before they are dropped as they are.
@@ -43,7 +42,7 @@ impl Stage {
         let (stop, stopped) = watch::channel(false);
         let play = Play { log: log.clone(), choices, settings, stopped };
         let thread = std::thread::Builder::new().name("live run".to_owned());
-        let thread = Some(thread.spawn(move || play.to_its_end())?);
+        let thread = Some(thread.spawn(move || play.run_to_its_end())?);
         Ok(Self { log, stop, thread })
     }
 }
@@ -75,7 +74,7 @@ impl Drop for Play {
 }
 
 impl Play {
-    fn to_its_end(self) {
+    fn run_to_its_end(self) {
         let end = self.in_its_own_runtime();
         // Only now: whoever hears of it may start the next run at once.
         self.log.end(&end.unwrap_or_else(|error| End::failed(format!("{error:#}"))));
@@ -177,11 +176,13 @@ async fn payment_failure(transcript: &Transcript) -> Error {
     }
 }
 
-/// An error that a reader can read: a transcript is on the page already.
+/// An error that fits on a page. What was seen instead, the page shows already.
 fn in_short(error: &Error) -> String {
-    eprintln!("error: live run: {error:#}");
     match error.downcast_ref::<NotSeen>() {
-        Some(_) => "the next step did not come; the terminal says what was waited for".to_owned(),
+        Some(_) => {
+            eprintln!("error: live run: {error:#}");
+            "the next step did not come; the terminal says what came instead".to_owned()
+        }
         None => format!("{error:#}"),
     }
 }
