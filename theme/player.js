@@ -16,9 +16,11 @@
   };
 
   const recorded = JSON.parse($("script.recording").textContent);
+  for (const step of recorded.steps) step.explained = step.explained?.map((layer) => recorded.layers[layer]);
   const story = $(".story"), now = $(".now"), state = $(".state");
   const goto = $(".goto"), speed = $(".speed"), every = $(".every"), linker = $(".link");
   const play = $(".play"), scrub = $(".scrub"), track = $(".track"), count = $(".count"), brief = $(".brief");
+  const legend = $(".legend");
   const status = el("p", { className: "visually-hidden" });
   status.setAttribute("role", "status");
   root.append(status);
@@ -29,17 +31,17 @@
   let shown = []; // The steps the reader sees, in order.
   let at = 0; // The current one, as a position in `shown`.
   let timer = 0;
-  let live = null; // While a run is shown: { source, following, over }.
+  let live = null; // While a run is shown: { source, following, over, lost }.
 
   const lane = (id) => lanes.findIndex((lane) => lane.id === id);
   const label = (id) => lanes[lane(id)]?.label.replace("'", "’") ?? id;
 
   // Groups of a number stay together, and parties have their names.
   const words = (text) => text
-    .replace(/(\d) (?=\d{3}(?!\d))/g, "$1\u202f")
+    .replace(/(\d) (?=\d{3}(?!\d))/g, "$1\u00a0")
     .replace(/\b(with|to|for|from) ([a-z]+(?:-[a-z]+)*)/g, (all, link, id) => (lane(id) < 0 ? all : `${link} ${label(id)}`));
   const upper = (text) => text[0].toUpperCase() + text.slice(1);
-  const grouped = (number) => String(number).replace(/\B(?=(\d{3})+$)/g, "\u202f");
+  const grouped = (number) => String(number).replace(/\B(?=(\d{3})+$)/g, "\u00a0");
   const title = ({ kind, scene, text }) => {
     const number = kind === "scene" && /^step-(\d+)$/.exec(scene);
     return number ? `${number[1]}. ${text}` : words(text);
@@ -47,7 +49,7 @@
   const isCode = (text) => !text.includes(" ") && /[_.A-Z]/.test(text);
   const name = (step) => {
     if (!isCode(step.text) || step.kind === "scene") return [title(step)];
-    const parts = step.text.split(/(?<=[_.])/).flatMap((part, i) => (i ? [el("wbr", {}), part] : [part]));
+    const parts = step.text.split(/(?<=[_.])|(?<=[a-z])(?=[A-Z])/).flatMap((part, i) => (i ? [el("wbr", {}), part] : [part]));
     return [el("code", {}, ...parts)];
   };
   const route = ({ kind, from, at }) => {
@@ -55,8 +57,8 @@
     return `${label(from)} ${kind === "link" ? "–" : "→"} ${label(at)}`;
   };
   const KINDS = {
-    scene: "Part of the story", message: "Message", onion: "Onion message", htlc: "HTLC message",
-    event: "LDK event", note: "What it did", money: "Money", offline: "Goes offline", online: "Comes online",
+    message: "Message", onion: "Onion message", htlc: "HTLC message",
+    event: "LDK event", note: "What it did", money: "State of the payment", offline: "Goes offline", online: "Comes online",
     link: "Connection", block: "Block",
   };
 
@@ -142,6 +144,13 @@
     return breaks;
   };
 
+  // Scrolls a box, and nothing around it, until a part of it is in sight.
+  const within = (box, node) => {
+    const a = box.getBoundingClientRect(), b = node.getBoundingClientRect();
+    if (b.top < a.top) box.scrollTop -= a.top - b.top + 8;
+    else if (b.bottom > a.bottom) box.scrollTop += Math.min(b.bottom - a.bottom + 8, b.top - a.top);
+  };
+
   const layerView = (layer) => {
     const bytes = bytesOf(layer), { fields, text } = layer;
     const breaks = text ? breaksOf(bytes) : new Map();
@@ -170,16 +179,12 @@
     dump.setAttribute("role", "group");
     let line;
     for (const { from, node } of pieces) {
-      if (text) {
-        if (breaks.has(from)) dump.append("\n" + "  ".repeat(breaks.get(from)));
-        dump.append(node);
-      } else {
-        if (from % 8 === 0) {
-          line = el("span", { className: "line" }, el("span", { className: "at" }, from.toString(16).padStart(4, "0")));
-          dump.append(line);
-        } else line.append(node.dataset.f === line.lastElementChild.dataset.f ? " " : "\u2009");
-        line.append(node);
-      }
+      if (!line || (text ? breaks.has(from) : from % 8 === 0)) {
+        line = el("span", { className: "line", style: text ? `--d:${breaks.get(from) || 0}` : undefined });
+        if (!text) line.append(el("span", { className: "at" }, from.toString(16).padStart(4, "0")));
+        dump.append(line, "\n");
+      } else if (!text) line.append(" ");
+      line.append(node);
     }
 
     const options = fields.map(({ at, len, depth, name, value, meaning, varies }, i) => {
@@ -187,8 +192,8 @@
       const option = el("li", { className: "field", tabIndex: i ? -1 : 0, style: `--d:${depth || 0}`, "aria-selected": "false" },
         el("span", { className: "range" }, range), " ",
         el("span", { className: "name" }, name), " ",
-        el("span", { className: "value" }, value ? words(value) : ""), " ",
-        el("span", { className: "meaning" }, [meaning, varies ? "Differs from run to run." : ""].filter(Boolean).join(" ")));
+        el("span", { className: /^[0-9a-f]{20,}$/.test(value) ? "value long" : "value" }, value ? words(value) : ""), " ",
+        el("span", { className: "meaning" }, [meaning, varies ? "differs from run to run" : ""].filter(Boolean).join("; ")));
       option.setAttribute("role", "option");
       option.dataset.i = i;
       return option;
@@ -198,11 +203,6 @@
 
     // A field and its bytes light up together: under the pointer, or for good once chosen.
     let chosen = -1;
-    const within = (box, node) => {
-      const a = box.getBoundingClientRect(), b = node.getBoundingClientRect();
-      if (b.top < a.top) box.scrollTop -= a.top - b.top + 8;
-      else if (b.bottom > a.bottom) box.scrollTop += Math.min(b.bottom - a.bottom + 8, b.top - a.top);
-    };
     const light = (i, { scroll } = {}) => {
       for (const { from, to, node } of pieces) node.classList.toggle("on", i >= 0 && covers(i, from, to));
       options.forEach((option, o) => option.classList.toggle("on", o === i));
@@ -250,10 +250,10 @@
     return [dump, list];
   };
 
-  const bytesView = (layers) => {
+  const bytesView = (layers, text) => {
     const box = el("div", { className: "bytes" });
     let open = Math.max(0, layers.findIndex((layer) => layer.title === layerTitle));
-    const tabs = layers.map((layer, i) => el("button", { type: "button", className: "layer", onclick: () => {
+    const tabs = layers.map((layer, i) => el("button", { type: "button", className: "layer", style: `--d:${i}`, onclick: () => {
       layerTitle = layer.title;
       open = i;
       draw();
@@ -263,7 +263,7 @@
       while (box.children.length > 1) box.lastElementChild.remove();
       box.append(...layerView(layers[open]));
     };
-    const bar = el("div", { className: "layers", "aria-label": "Layers" }, ...(tabs.length > 1 ? tabs : [el("span", { className: "layer" }, layers[0].title)]));
+    const bar = el("div", { className: "layers", "aria-label": "Layers" }, ...(tabs.length > 1 ? tabs : layers[0].title === text ? [] : [layers[0].title]));
     if (tabs.length > 1) bar.setAttribute("role", "group");
     box.append(bar);
     draw();
@@ -285,7 +285,7 @@
     if (kind !== "scene") facts.push(route(step));
     if (bytes !== undefined) facts.push(grouped(bytes) + (bytes === 1 ? " byte" : " bytes"));
     const parts = [
-      el("p", { className: "kind " + kind }, KINDS[kind] || kind),
+      el("p", { className: "kind" }, KINDS[kind] ?? ""),
       el("h2", {}, ...name(step)),
       el("p", { className: "route" }, facts.join(", ")),
     ];
@@ -293,67 +293,109 @@
     if (detail) parts.push(el("p", { className: "more" }, words(detail)));
     const chapter = kind === "scene" && recorded.chapters[scene];
     if (chapter) parts.push(el("p", { className: "chapter" }, el("a", { href: chapter }, "The chapter about it")));
-    if (explained?.length) parts.push(bytesView(explained));
+    if (kind === "scene") parts.push(legend);
+    if (explained?.length) parts.push(bytesView(explained, step.text));
     const focused = now.contains(document.activeElement);
     now.replaceChildren(...parts);
     if (focused) root.focus({ preventScroll: true });
     now.scrollTop = 0;
   };
 
+  // Lines of a party's state in one order, whichever came first.
   const ORDER = ["htlc", "lease", "static invoice", "mailbox"];
   const rank = (key) => {
     const known = ORDER.indexOf(key);
-    if (known >= 0) return known;
-    return key === "on chain" ? 99 : 10 + lane(key.split(" ").at(-1)) * 2 + (key.startsWith("can ") ? 1 : 0);
+    return known >= 0 ? known : key === "on chain" ? 99 : 10 + lane(key.split(" ").at(-1));
   };
-  const firstNumber = (text) => Number((/\d[\d ]*/.exec(text) || ["0"])[0].replaceAll(" ", ""));
+  const SEND = "can send to ";
+  const line = (party, key, value, fresh) => {
+    const dt = el("dt", {}, upper(words(key)).replace(/^Htlc/, "HTLC"));
+    if (fresh) dt.append(el("span", { className: "visually-hidden" }, " (changed)"));
+    const box = el("div", { className: (fresh ? "changed" : "") + (value ? "" : " gone") }, dt, el("dd", {}, value ? words(value) : "empty"));
+    if (value) box.dataset.key = key;
+    return box;
+  };
 
-  // What each party has, and what the steps since the last one shown have changed of it.
-  const showState = (before, step) => {
-    const all = states(step.n), changed = {};
+  // `95 870 000 msat of 213 011 sat, 2 130 000 msat in reserve`, in msat.
+  const sums = (value) => {
+    const [can, of, kept] = (value.match(/\d[\d ]*/g) || []).map((digits) => Number(digits.replaceAll(" ", "")));
+    return { can: can || 0, of: (of || 0) * 1000, kept: kept || 0 };
+  };
+
+  // A channel between two parties: what each can send of it; a dashed line where there is none.
+  const channel = (a, b, all, changed) => {
+    const ends = [[a, b], [b, a]].map(([own, other]) => {
+      const key = SEND + other.id, value = all[own.id]?.[key];
+      return { own, key, value, fresh: key in (changed[own.id] || {}) };
+    });
+    const known = ends.filter(({ value }) => value);
+    const pair = el("h4", {}, `${label(a.id)} – ${label(b.id)}`);
+    if (!known.length) return el("div", { className: "channel none" }, pair, el("p", { className: "bar" }), el("p", { className: "sums" }, "no channel"));
+    const [left, right] = ends.map(({ value }) => sums(value || ""));
+    const of = left.of || right.of, share = (msat) => `${((100 * msat) / of).toFixed(2)}%`;
+    const bar = el("p", { className: "bar", "aria-hidden": "true", style: `--l:${share(left.can)};--lk:${share(left.can + left.kept)};--r:${share(right.can)};--rk:${share(right.can + right.kept)}` });
+    pair.append(el("span", { className: "of" }, grouped(of / 1000) + " sat"));
+    const amounts = ends.map(({ own, key, value, fresh }) => {
+      const shown = value ? grouped(sums(value).can) + " msat" : "…";
+      const end = el("span", { className: fresh ? "changed" : "" },
+        el("span", { "aria-hidden": "true" }, shown),
+        el("span", { className: "visually-hidden" }, value ? `${label(own.id)} can send ${words(value)}${fresh ? " (changed)" : ""}. ` : ""));
+      if (value) {
+        end.dataset.party = own.id;
+        end.dataset.key = key;
+        end.title = words(value);
+      }
+      return end;
+    });
+    return el("div", { className: "channel" }, pair, bar, el("p", { className: "sums" }, ...amounts));
+  };
+
+  // What follows a step unseen belongs to it: a node tells its balances after what has changed them.
+  const until = (position) => {
+    if (position < 0) return -1;
+    const next = shown[position + 1];
+    return next ? next.n - 1 : steps.at(-1).n;
+  };
+
+  // What each party has, and what this step has changed of it.
+  const showState = (step, before, after) => {
+    const all = states(after), changed = {};
     for (const { n, changes } of steps) {
-      if (n <= before || n > step.n) continue;
+      if (n <= before || n > after || !at) continue; // At first, everything is new.
       for (const [party, lines] of Object.entries(changes || {})) Object.assign((changed[party] ||= {}), lines);
     }
+    const pairs = lanes.flatMap((a, i) => lanes.slice(i + 1).map((b) => [a, b]))
+      .filter(([a, b]) => lane(b.id) === lane(a.id) + 1 || all[a.id]?.[SEND + b.id] || all[b.id]?.[SEND + a.id]);
+    const channels = el("section", { className: "channels", "aria-label": "Channels" },
+      el("h3", {}, "Who can send what"), ...pairs.map(([a, b]) => channel(a, b, all, changed)));
+    const heads = story.querySelectorAll(".lanes li");
     const cards = lanes.map(({ id }, i) => {
       const own = all[id] || {}, fresh = changed[id] || {};
-      const keys = [...new Set([...Object.keys(own), ...Object.keys(fresh)])].filter((key) => key !== "power");
+      const keys = [...new Set([...Object.keys(own), ...Object.keys(fresh)])].filter((key) => key !== "power" && !key.startsWith(SEND));
       keys.sort((a, b) => rank(a) - rank(b));
-      const lines = keys.map((key) => {
-        const gone = !own[key];
-        const line = el("div", { className: (key in fresh ? "changed" : "") + (gone ? " gone" : "") },
-          el("dt", {}, upper(words(key)).replace(/^Htlc/, "HTLC")),
-          el("dd", {}, gone ? "empty" : words(own[key])));
-        if (!gone) line.dataset.key = key;
-        const capacity = key.startsWith("can send to ") && firstNumber((own[key.replace("can send to", "channel with")] || "").replace(/^\D*/, "")) * 1000;
-        if (capacity && !gone) {
-          const share = (100 * firstNumber(own[key])) / capacity;
-          line.append(el("dd", { className: "meter", "aria-hidden": "true", style: `--share:${share.toFixed(2)}%` }));
-        }
-        if (key in fresh) line.firstChild.append(el("span", { className: "visually-hidden" }, " (changed)"));
-        return line;
-      });
       const power = own.power || "online";
       const card = el("section", { className: "party", "aria-label": label(id) },
         el("h3", {}, label(id), el("span", { className: "power " + power + ("power" in fresh ? " changed" : "") }, power)),
-        lines.length ? el("dl", {}, ...lines) : el("p", { className: "nothing" }, "nothing yet"));
+        keys.length ? el("dl", {}, ...keys.map((key) => line(id, key, own[key], key in fresh))) : "");
       card.dataset.party = id;
       card.dataset.power = power;
-      const head = story.querySelectorAll(".lanes li")[i];
-      head.classList.toggle("off", power === "offline");
-      head.classList.toggle("on", step.at === id || step.from === id);
+      heads[i].classList.toggle("off", power === "offline");
+      heads[i].classList.toggle("on", step.at === id || step.from === id);
       return card;
     });
-    state.replaceChildren(...cards);
+    state.replaceChildren(channels, ...cards);
+    // Where the pane has a height of its own, the change is in sight.
+    const news = state.querySelector(".changed");
+    if (news && getComputedStyle(state).overflowY === "auto") within(state, news);
   };
 
-  let told = 0;
+  let telling = 0;
   const tell = (step) => {
-    clearTimeout(told);
+    clearTimeout(telling);
     // Not while steps fly by, and not twice: the slider says its own value.
-    if (timer && +speed.value < 1600) return;
+    if ((timer && +speed.value < 1600) || live?.following) return;
     if (document.activeElement === scrub) return;
-    told = setTimeout(() => { status.textContent = sentence(step); }, 250);
+    telling = setTimeout(() => { status.textContent = sentence(step); }, 250);
   };
 
   let noted = 0;
@@ -368,6 +410,9 @@
   };
 
   const current = () => shown[at];
+  const centre = (a) => {
+    story.scrollTop += a.getBoundingClientRect().top - story.getBoundingClientRect().top - story.clientHeight * 0.45;
+  };
 
   const show = ({ quiet, keep } = {}) => {
     const step = current();
@@ -382,16 +427,15 @@
     a.setAttribute("aria-current", "step");
     a.tabIndex = 0;
     if (inStory) a.focus({ preventScroll: true });
-    const box = a.getBoundingClientRect(), pane = story.getBoundingClientRect();
-    if (!keep) story.scrollTop += box.top - pane.top - story.clientHeight * 0.45;
+    if (!keep) centre(a);
     showNow(step);
-    showState(at ? shown[at - 1].n : -1, step);
+    showState(step, until(at - 1), until(at));
     scrub.max = shown.length - 1;
     scrub.value = at;
     scrub.style.setProperty("--at", shown.length > 1 ? at / (shown.length - 1) : 0);
     scrub.setAttribute("aria-valuetext", `${at + 1} of ${shown.length}: ${sentence(step)}`);
     count.textContent = `${at + 1} / ${shown.length}`;
-    brief.replaceChildren(el("span", {}, step.kind === "scene" ? "" : route(step)), " ", el("strong", {}, ...name(step)));
+    brief.replaceChildren(el("span", {}, step.kind === "scene" ? "" : route(step)), " ", el("strong", {}, title(step)));
     goto.value = step.scene;
     if (!quiet) tell(step);
   };
@@ -399,7 +443,7 @@
   const go = (to, { push, quiet } = {}) => {
     to = Math.max(0, Math.min(to, shown.length - 1));
     if (live && to < shown.length - 1) follow(false);
-    if (to === at && !push) return;
+    if (!shown.length || (to === at && !push)) return;
     at = to;
     show({ quiet });
     note(current(), push);
@@ -431,7 +475,7 @@
   const tick = () => {
     if (at >= shown.length - 1) {
       pause();
-      return tell(current());
+      return live && !live.over ? follow(true) : tell(current());
     }
     go(at + 1);
     timer = setTimeout(tick, +speed.value * (current().kind === "scene" ? 1.5 : 1));
@@ -523,7 +567,7 @@
     const target = id && document.getElementById(id), a = target && target.querySelector(".row");
     if (a && acts.contains(a)) for (const [n, one] of rows) if (one === a) return n;
   };
-  const follow_address = () => {
+  const followAddress = () => {
     if (live) return;
     const n = fromAddress();
     if (n === undefined) return;
@@ -544,23 +588,200 @@
   const scenes = () => {
     goto.replaceChildren(...steps.filter((step) => step.kind === "scene").map((step) => el("option", { value: step.scene }, title(step))));
   };
-  const load = () => {
-    lanes = recorded.header.lanes;
-    steps = recorded.steps;
-    rows = new Map();
-    acts.querySelectorAll(".row").forEach((a) => {
-      a.tabIndex = -1;
-      rows.set(+a.id.slice("moment-".length), a);
-    });
+  const stage = (list, made) => {
+    pause();
+    acts?.replaceWith(list);
+    acts = list;
+    every.checked = false;
+    story.classList.remove("all");
+    ({ lanes, steps, rows } = made);
+    at = 0;
     scenes();
     select(0);
   };
-  const follow = () => {};
+  const load = (list) => {
+    const rows = new Map();
+    list.querySelectorAll(".row").forEach((a) => {
+      a.tabIndex = -1;
+      rows.set(+a.id.slice("moment-".length), a);
+    });
+    stage(list, { lanes: recorded.lanes, steps: recorded.steps, rows });
+  };
+  const recording = $(".acts");
 
-  acts = $(".acts");
-  load();
+  const sign = $(".live"), saying = $(".live .saying"), books = $(".live .books");
+  const follower = $(".live .follow"), leaver = $(".live .leave");
+
+  const say = (text) => {
+    if (saying.textContent !== text) saying.textContent = text;
+  };
+  const showLive = () => {
+    const { following, over, lost } = live;
+    sign.dataset.state = over ? over.outcome : following ? "following" : "paused";
+    follower.hidden = following || !!over;
+    root.toggleAttribute("data-following", following && !over);
+    if (!over) play.setAttribute("aria-label", following ? "Pause" : timer ? "Pause" : "Play");
+    if (over) say(over.outcome === "paid" ? "The run is over: paid." : `The run is over: it failed. ${over.error || ""}`);
+    else if (lost) say(lost);
+    else say(following ? "Following the run as it happens." : "The run goes on; you are looking back.");
+  };
+  const follow = (on) => {
+    if (!live || live.over || live.following === on) return;
+    pause();
+    live.following = on;
+    if (on) {
+      at = shown.length - 1;
+      show();
+    }
+    showLive();
+  };
+
+  // What a run was given, in words.
+  const told = ({ amount_msat, min_fee_msat, proportional, trust, payer, recipient }) => [
+    `${grouped(amount_msat)} msat`, `opening fee ${grouped(proportional)} ppm, at least ${grouped(min_fee_msat)} msat`,
+    trust === "lsp" ? "the LSP trusts the client" : "the client trusts the LSP", `payer ${payer}`, `recipient ${recipient}`,
+  ].join("; ") + ".";
+
+  const BOOKS = [["payer_sent_msat", "The payer sent"], ["routing_fee_msat", "for forwarding"], ["opening_fee_msat", "for the channel"], ["recipient_received_msat", "the recipient received"]];
+
+  const watch = (run) => {
+    live?.source.close();
+    live = null;
+    stage(el("ol", { className: "acts" }), { lanes: recorded.lanes, steps: [], rows: new Map() });
+    const source = new EventSource("/live/events?run=" + encodeURIComponent(run));
+    live = { source, following: true, over: null, lost: "" };
+    linker.disabled = true;
+    sign.hidden = false;
+    books.replaceChildren();
+    now.replaceChildren();
+    state.replaceChildren();
+    brief.textContent = count.textContent = "";
+    root.focus({ preventScroll: true });
+    root.scrollIntoView();
+    let due = 0;
+    const refresh = () => {
+      due = 0;
+      if (!live || live.source !== source || !steps.length) return;
+      const n = current()?.n ?? 0;
+      scenes();
+      select(live.following ? Infinity : n);
+      show({ keep: !live.following, quiet: !live.following });
+    };
+    source.addEventListener("open", () => {
+      live.lost = "";
+      showLive();
+    });
+    source.addEventListener("header", (event) => {
+      const header = JSON.parse(event.data);
+      lanes = header.lanes;
+      $(".live .told").textContent = told(header.setting);
+    });
+    source.addEventListener("step", (event) => {
+      const step = JSON.parse(event.data);
+      // After a lost connection some may come again.
+      if (steps.length && step.n <= steps.at(-1).n) return;
+      steps.push(step);
+      place(step, steps.at(-2), off(states(step.n)));
+      // Nodes are faster than eyes and screens.
+      due ||= setTimeout(refresh, 100);
+    });
+    source.addEventListener("end", (event) => {
+      source.close();
+      clearTimeout(due);
+      refresh();
+      live.over = JSON.parse(event.data);
+      live.following = false;
+      const sums = live.over.books;
+      if (sums) books.replaceChildren(...BOOKS.map(([key, name]) => el("li", {}, name + " ", el("b", {}, grouped(sums[key]) + " msat"))));
+      showLive();
+    });
+    source.addEventListener("error", () => {
+      if (live?.source !== source) return;
+      live.lost = source.readyState === EventSource.CLOSED
+        ? "The server has forgotten this run. Start another."
+        : "The connection to the server is lost; trying again. Is cargo run still running?";
+      showLive();
+    });
+    showLive();
+  };
+  follower.addEventListener("click", () => {
+    follow(true);
+    root.focus({ preventScroll: true });
+  });
+  leaver.addEventListener("click", () => {
+    live?.source.close();
+    live = null;
+    sign.hidden = true;
+    root.removeAttribute("data-following");
+    linker.disabled = false;
+    load(recording);
+    show({ quiet: true });
+    root.focus({ preventScroll: true });
+  });
+
+  /* Run it now ---------------------------------------------------------------------------------------- */
+
+  const form = document.querySelector("form.run");
+  if (form && "live" in document.documentElement.dataset) {
+    const answer = form.querySelector(".answer"), submit = form.querySelector("[type=submit]");
+    const reply = (...parts) => answer.replaceChildren(...parts);
+    const clear = () => {
+      form.querySelectorAll(".wrong").forEach((wrong) => { wrong.textContent = ""; });
+      form.querySelectorAll("[aria-invalid]").forEach((field) => field.removeAttribute("aria-invalid"));
+      reply();
+    };
+    const refuse = (name, error) => {
+      const fields = form.querySelectorAll(`[name="${CSS.escape(name)}"]`);
+      const wrong = document.getElementById(`run-${name}-wrong`);
+      if (!fields.length || !wrong) return reply(error);
+      wrong.textContent = upper(error) + ".";
+      fields.forEach((field) => field.setAttribute("aria-invalid", "true"));
+      ([...fields].find((field) => field.checked) || fields[0]).focus();
+    };
+    const offer = (text, run) => reply(text + " ", el("button", { type: "button", onclick: () => {
+      clear();
+      watch(run);
+    } }, "Follow it"));
+    const gone = "The server does not answer. Is cargo run still running?";
+
+    fetch("/live").then((response) => (response.ok ? response.json() : Promise.reject())).then(({ running, run, choices }) => {
+      for (const [name, { min, max }] of Object.entries(choices)) {
+        const hint = document.getElementById(`run-${name}-hint`);
+        if (hint && max !== undefined) hint.textContent = `${grouped(min)} to ${grouped(max)}`;
+      }
+      if (running) offer("A run is under way.", run);
+    }).catch(() => {
+      submit.disabled = true;
+      reply("This server cannot start nodes. The one of cargo run can.");
+    });
+
+    form.addEventListener("submit", async (event) => {
+      event.preventDefault();
+      clear();
+      const chosen = Object.fromEntries([...new FormData(form)].map(([name, value]) => [name, /_msat$|^prop/.test(name) ? value.replace(/[\s_]/g, "") : value]));
+      submit.disabled = true;
+      try {
+        const response = await fetch("/live/run", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(chosen) });
+        const { run, error, field } = await response.json();
+        if (response.ok) watch(run);
+        else if (response.status === 409 && run) offer(upper(error) + ".", run);
+        else if (field) refuse(field, error);
+        else reply(upper(error) + ".");
+      } catch {
+        reply(gone);
+      }
+      submit.disabled = false;
+    });
+  }
+
+  load(recording);
   show({ quiet: true });
   root.dataset.ready = "";
-  follow_address();
-  addEventListener("hashchange", follow_address);
+  followAddress();
+  // The browser follows the address on its own, too, once everything is there.
+  addEventListener("load", () => {
+    centre(rows.get(current().n));
+    if (fromAddress() !== undefined) root.scrollIntoView();
+  });
+  addEventListener("hashchange", followAddress);
 })();

@@ -3,26 +3,33 @@
 //! The page holds the whole story as a list, which is all there is without JavaScript, and the steps
 //! as JSON, from which `theme/player.js` shows messages, bytes and states.
 
-use recording::view::{Kind, Step, Viewer};
-use recording::{Lane, Recording};
+use recording::view::{Kind, Step, Viewer, grouped};
+use recording::{Explained, Header, Lane, Recording};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
+use crate::chapter::joined;
 use crate::html::{escape, name};
 use crate::recordings::Recordings;
 
 /// How many lanes the drawing beside the list has room for on a phone.
 const LANES: usize = 4;
 
-/// The player of a recording; `titles` are the book's chapters, by file, to which scenes lead.
+/// The player of a recording, or for `run` the form that starts a live one; `titles` are the book's chapters, by file, to which scenes lead.
 pub(crate) fn figure(
     recordings: &Recordings,
     titles: &[(String, String)],
     argument: &str,
 ) -> Result<String, String> {
+    if argument == "run" {
+        return Ok(form());
+    }
     let recording = recordings.get(argument)?;
     if recording.header.lanes.len() != LANES {
-        return Err(format!("the player draws {LANES} lanes, not {}", recording.header.lanes.len()));
+        return Err(format!(
+            "the player draws {LANES} lanes, not {}",
+            recording.header.lanes.len()
+        ));
     }
     Ok(Player::new(&recording, titles).html())
 }
@@ -77,12 +84,13 @@ impl<'a> Player<'a> {
         // No empty line may stand in it: that would end it for Markdown.
         format!(
             "<section class=\"player\" id=\"player\" tabindex=\"-1\" aria-label=\"Player: {title}\">\n\
-             <p class=\"about\"><strong>{title}.</strong> {about} <span class=\"made\">Recorded with \
-             LDK {ldk}.</span></p>\n\
+             <p class=\"about\">Recorded with LDK {ldk}: {setting}.</p>\n\
+             {SIGN}\n\
              {OPTIONS}\n\
              <div class=\"panes\">\n\
              <div class=\"story\"><ul class=\"lanes\" aria-hidden=\"true\">{lanes}</ul>\n\
              <ol class=\"acts\">{list}</ol></div>\n\
+             {LEGEND}\n\
              <div class=\"now scripted\"></div>\n\
              <div class=\"state scripted\"></div>\n\
              </div>\n\
@@ -90,8 +98,8 @@ impl<'a> Player<'a> {
              <script type=\"application/json\" class=\"recording\">{data}</script>\n\
              </section>\n",
             title = escape(&header.title),
-            about = escape(&header.about),
             ldk = escape(&header.ldk),
+            setting = escape(&setting(header)),
             list = self.list(),
             data = self.data(),
         )
@@ -126,17 +134,16 @@ impl<'a> Player<'a> {
                 way = self.way(step),
                 place = self.place(step),
                 who = self.who(step),
-                what = if is_code(&step.text) { name(&step.text) } else { escape(&spaced(&step.text)) },
+                what =
+                    if is_code(&step.text) { code(&step.text) } else { escape(&whole(&step.text)) },
                 much = match step.msat {
-                    Some(msat) => format!(
-                        " <span class=\"much\">{}\u{a0}msat</span>",
-                        spaced(&recording::view::grouped(msat))
-                    ),
+                    Some(msat) =>
+                        format!(" <span class=\"much\">{}\u{a0}msat</span>", whole(&grouped(msat))),
                     None => String::new(),
                 },
                 more = match step.detail.as_str() {
                     "" => String::new(),
-                    detail => format!(" <span class=\"more\">{}</span>", escape(&spaced(detail))),
+                    detail => format!(" <span class=\"more\">{}</span>", escape(&whole(detail))),
                 },
             );
         }
@@ -176,13 +183,64 @@ impl<'a> Player<'a> {
     /// What the script needs, safe within a script element.
     fn data(&self) -> String {
         let header = &self.recording.header;
+        // A message that is seen at both ends, or sent again, has its bytes in the page once.
+        let mut layers: Vec<&Explained> = Vec::new();
+        let mut steps = Vec::new();
+        for step in &self.steps {
+            let mut of_step = Vec::new();
+            for layer in &step.explained {
+                let known = layers.iter().position(|known| *known == layer);
+                of_step.push(known.unwrap_or(layers.len()));
+                if known.is_none() {
+                    layers.push(layer);
+                }
+            }
+            let mut value = serde_json::to_value(step).expect("a step is JSON");
+            if !of_step.is_empty() {
+                value["explained"] = of_step.into();
+            }
+            steps.push(value);
+        }
         let data = serde_json::json!({
-            "header": { "name": header.name, "lanes": header.lanes },
+            "lanes": header.lanes,
             "chapters": self.chapters,
-            "steps": self.steps,
+            "layers": layers,
+            "steps": steps,
         });
         data.to_string().replace('<', "\\u003c")
     }
+}
+
+/// The choices of the run, in words.
+fn setting(header: &Header) -> String {
+    let told = |(choice, value): (&String, &serde_json::Value)| {
+        let value = match value.as_u64() {
+            Some(number) => grouped(number),
+            None => value.as_str().map_or_else(|| value.to_string(), str::to_owned),
+        };
+        match choice.strip_suffix("_msat") {
+            Some(choice) => whole(&format!("{choice} {value} msat")),
+            None if header.lanes.iter().any(|lane| lane.id == *choice) => {
+                format!(
+                    "{} {value}",
+                    header
+                        .lanes
+                        .iter()
+                        .find(|lane| lane.id == *choice)
+                        .map_or(choice.as_str(), |lane| &lane.label)
+                        .to_lowercase()
+                )
+            }
+            None if choice == "trust" => value,
+            None => format!("{choice} {value}"),
+        }
+    };
+    header.setting.iter().map(told).collect::<Vec<_>>().join(", ")
+}
+
+/// A text whose numbers stay together.
+fn whole(text: &str) -> String {
+    joined(text).replace('\u{202f}', "\u{a0}")
 }
 
 fn heading(scene: &str, title: &str) -> String {
@@ -232,27 +290,102 @@ fn lasting(step: &Step, taken: &mut BTreeSet<String>) -> String {
     free
 }
 
-/// Numbers whose groups stay together.
-fn spaced(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for (at, c) in text.char_indices() {
-        let after_digit = out.ends_with(|c: char| c.is_ascii_digit());
-        let rest = &text[at + c.len_utf8()..];
-        let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-        out.push(if c == ' ' && after_digit && digits == 3 { '\u{202f}' } else { c });
-    }
+/// The name of a message or an event, which may break at its joints.
+fn code(text: &str) -> String {
+    let mut out = name(text);
+    let humps: Vec<_> = out
+        .char_indices()
+        .zip(out.chars().skip(1))
+        .filter(|((_, c), next)| c.is_ascii_lowercase() && next.is_ascii_uppercase())
+        .map(|((at, _), _)| at + 1)
+        .collect();
+    humps.into_iter().rev().for_each(|at| out.insert_str(at, "<wbr>"));
     out
 }
+
+/// The choices of a live run. What they may be is the server's to say.
+fn form() -> String {
+    let numbers = [
+        ("amount_msat", "Amount, in msat", "100000000"),
+        ("min_fee_msat", "Opening fee at least, in msat", "2000000"),
+        ("proportional", "Opening fee, in millionths of the amount", "10000"),
+    ];
+    let choices = [
+        (
+            "trust",
+            "Trust",
+            [("client", "the client trusts the LSP"), ("lsp", "the LSP trusts the client")],
+        ),
+        (
+            "payer",
+            "The payer",
+            [("offline", "goes offline after paying"), ("online", "stays online")],
+        ),
+        (
+            "recipient",
+            "The recipient",
+            [("offline", "is offline when it is paid"), ("online", "stays online")],
+        ),
+    ];
+    let mut out = String::from("<form class=\"run scripted\" novalidate autocomplete=\"off\">");
+    for (id, label, value) in numbers {
+        let _ = write!(
+            out,
+            "<p class=\"choice\"><label for=\"run-{id}\">{label}</label>\
+             <input id=\"run-{id}\" name=\"{id}\" inputmode=\"numeric\" value=\"{value}\" \
+             aria-describedby=\"run-{id}-wrong run-{id}-hint\">\
+             <span class=\"hint\" id=\"run-{id}-hint\"></span>\
+             <span class=\"wrong\" id=\"run-{id}-wrong\"></span></p>",
+        );
+    }
+    for (id, legend, options) in choices {
+        let _ =
+            write!(out, "<fieldset aria-describedby=\"run-{id}-wrong\"><legend>{legend}</legend>");
+        for (at, (value, label)) in options.into_iter().enumerate() {
+            let checked = if at == 0 { " checked" } else { "" };
+            let _ = write!(
+                out,
+                "<label><input type=\"radio\" name=\"{id}\" value=\"{value}\"{checked}> {label}</label>",
+            );
+        }
+        let _ = write!(out, "<span class=\"wrong\" id=\"run-{id}-wrong\"></span></fieldset>");
+    }
+    out.push_str(
+        "<p class=\"do\"><button type=\"submit\">Run it now</button> \
+         <span class=\"answer\" role=\"status\"></span></p></form>\n\
+         <p class=\"hosted\">This copy of the book is served without nodes. In its repository, \
+         <code>cargo run</code> serves the same page with them.</p>\n",
+    );
+    out
+}
+
+const SIGN: &str = "\
+<div class=\"live scripted\" hidden><p><strong class=\"saying\" role=\"status\"></strong> \
+<span class=\"told\"></span></p><ul class=\"books\"></ul>\
+<p class=\"ways\"><button type=\"button\" class=\"follow\">Follow live</button> \
+<button type=\"button\" class=\"leave\">Back to the recording</button></p></div>";
 
 const OPTIONS: &str = "\
 <div class=\"options scripted\" role=\"group\" aria-label=\"What the player shows\">\
 <label>Go to <select class=\"goto\" autocomplete=\"off\"></select></label>\
-<label>Speed <select class=\"speed\" autocomplete=\"off\"><option value=\"3200\">half</option>\
+<button type=\"button\" class=\"link\">Copy link</button>\
+<span class=\"pace\"><label>Speed <select class=\"speed\" autocomplete=\"off\"><option value=\"3200\">half</option>\
 <option value=\"1600\" selected>normal</option><option value=\"800\">double</option>\
 <option value=\"300\">fast</option></select></label>\
-<label class=\"check\"><input type=\"checkbox\" class=\"every\" autocomplete=\"off\"> Every message</label>\
-<button type=\"button\" class=\"link\">Copy link</button>\
+<label class=\"check\"><input type=\"checkbox\" class=\"every\" autocomplete=\"off\"> Every message</label></span>\
 </div>";
+
+const LEGEND: &str = "\
+<ul class=\"legend\" aria-label=\"What the marks mean\">\
+<li class=\"row message right\" style=\"--f:0;--w:1\">a message between two nodes</li>\
+<li class=\"row onion right\" style=\"--f:0;--w:1\">an onion message, from its maker to its reader</li>\
+<li class=\"row htlc right\" style=\"--f:0;--w:1\">a message that adds or settles an HTLC</li>\
+<li class=\"row link\" style=\"--f:0;--w:1\">a connection, made or lost</li>\
+<li class=\"row event here\" style=\"--f:0\">an LDK event</li>\
+<li class=\"row note here\" style=\"--f:0\">what a node did</li>\
+<li class=\"row money here\" style=\"--f:0\">the state of a payment</li>\
+<li class=\"row offline here o0\" style=\"--f:0\">a node goes offline; filled: it comes online</li>\
+</ul>";
 
 const TRANSPORT: &str = "\
 <div class=\"transport scripted\" role=\"group\" aria-label=\"Player controls\">\
