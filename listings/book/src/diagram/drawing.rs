@@ -9,7 +9,7 @@ use crate::html::escape;
 /// The width of a character of the code face, 13 units high.
 const CHARACTER: f64 = 6.5;
 /// The same for headings, in the text face; an estimate for the widest lines.
-const LETTER: f64 = 8.0;
+const LETTER: f64 = 7.6;
 /// The height of a line of a label.
 const LINE: f64 = 16.0;
 /// What a line of text takes above its base line and below it.

@@ -512,3 +512,32 @@ fn a_diagram_cannot_be_drawn_by_hand() {
     let said = problems.into_result().unwrap_err().to_string();
     assert!(said.contains("src/page.md:3") && said.contains("{{#diagram"), "{said}");
 }
+
+/// What the prose beside a diagram takes from it: page, what is drawn, the number.
+const NUMBERS: [(&str, &str, &str); 13] = [
+    ("step-2-metadata.md", "flow step-2", "61"),
+    ("step-3-paths.md", "flow step-3", "1 384 bytes"),
+    ("step-3-paths.md", "flow step-1", "10 000 000 msat"),
+    ("step-3-paths.md", "flow step-1", "2 000 000 000 msat"),
+    ("step-3-paths.md", "flow step-1", "72 blocks"),
+    ("step-4-pay.md", "flow step-4", "100 000 000 msat"),
+    ("step-5-open.md", "flow step-5", "100 000 000 msat"),
+    ("step-5-open.md", "flow step-5", "98 000 000 msat"),
+    ("step-5-open.md", "flow step-5", "2 000 000 msat"),
+    ("step-5-open.md", "flow step-5", "213 011 sat"),
+    ("after.md", "again brief", "98 000 000 msat"),
+    ("start.md", "flow", "61"),
+    ("pieces.md", "flow step-2 step-3 usual", "offer_paths"),
+];
+
+#[test]
+fn the_prose_says_what_the_diagram_shows() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let recordings = crate::recordings::Recordings::new(&root);
+    for (page, argument, number) in NUMBERS {
+        let text = std::fs::read_to_string(root.join("src").join(page)).unwrap();
+        assert!(text.replace('\n', " ").contains(number), "{page}: {number}");
+        let shown = super::figure(&recordings, argument).unwrap();
+        assert!(shown.contains(&super::joined(number)), "{argument}: {number}");
+    }
+}
