@@ -186,7 +186,7 @@ where
 
 /// Is told what an invoice of this context got: what was chosen, and the paths it led to.
 type Tell =
-    Box<dyn Fn(&PaymentContext, &PathChoice, Result<&[BlindedPaymentPath], ()>) + Send + Sync>;
+    Box<dyn Fn(&PaymentContext, &PathChoice, &Result<Vec<BlindedPaymentPath>, ()>) + Send + Sync>;
 
 impl<R: Router, L: ActiveLeases, ES: EntropySource, T: Deref> JitRouter<R, L, ES, T>
 where
@@ -200,7 +200,7 @@ where
     /// Tells `tell` of each answer, for a log: LDK asks again and again, and keeps quiet about it.
     pub fn telling(
         mut self,
-        tell: impl Fn(&PaymentContext, &PathChoice, Result<&[BlindedPaymentPath], ()>)
+        tell: impl Fn(&PaymentContext, &PathChoice, &Result<Vec<BlindedPaymentPath>, ()>)
         + Send
         + Sync
         + 'static,
@@ -339,7 +339,7 @@ where
             }
         };
         if let Some(tell) = &self.tell {
-            tell(&context, &choice, paths.as_deref().map_err(|()| ()));
+            tell(&context, &choice, &paths);
         }
         paths
     }

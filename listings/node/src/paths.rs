@@ -17,7 +17,7 @@ pub(crate) fn write(
     pen: &Pen,
     context: &PaymentContext,
     choice: &PathChoice,
-    paths: Result<&[BlindedPaymentPath], ()>,
+    paths: &Result<Vec<BlindedPaymentPath>, ()>,
 ) {
     let context = match context {
         PaymentContext::AsyncBolt12Offer(_) => "static_invoice",
