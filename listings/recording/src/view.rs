@@ -362,7 +362,7 @@ fn fields(detail: &serde_json::Value) -> String {
 }
 
 /// The number in a value such as `100 000 000 msat`.
-fn number(value: &str) -> Option<u64> {
+pub(crate) fn number(value: &str) -> Option<u64> {
     let digits = value.split(|c: char| c.is_ascii_alphabetic()).next().unwrap_or_default();
     digits.chars().filter(|c| !c.is_whitespace()).collect::<String>().parse().ok()
 }
