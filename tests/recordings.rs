@@ -47,6 +47,7 @@ recordings! {
     flow "flow"
     lsp_trusts_client "lsp-trusts-client"
     again "again"
+    bolt11 "bolt11"
 }
 
 /// All files, each of which bears the name of its recording.

@@ -1,5 +1,7 @@
 //! `record`: plays the named scenarios and writes what the nodes did to `tests/recorded`.
 
+mod bolt11;
+mod failures;
 mod scenarios;
 
 use anyhow::{Context, Result, bail};

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use bitcoin::hashes::Hash;
 use bitcoin::{ScriptBuf, WPubkeyHash};
 use lightning::offers::offer::Offer;
+use lightning::util::config::UserConfig;
 use lsps2_async::lease::{Lease, TrustModel};
 use lsps2_async::negotiate::NegotiationPolicy;
 use lsps2_async::payer::PayerMode;
@@ -16,7 +17,7 @@ use node::lsp::{Lsp, LspPolicy};
 use node::payer::Payer;
 use node::payer_lsp::PayerLsp;
 use node::recipient::{Recipient, RecipientPolicy};
-use node::transcript::{Entry, HtlcState, NotSeen, Transcript, What};
+use node::transcript::{DIRECTOR, Entry, HtlcState, NotSeen, Transcript, What};
 use node::{NodeConfig, wallet_script};
 use regtest::Chain;
 use std::collections::HashSet;
@@ -43,12 +44,23 @@ pub struct Story {
     pub lsp: LspPolicy,
     /// How the recipient behaves.
     pub recipient: RecipientPolicy,
+    /// Flags of LDK that the recipient has otherwise than it should.
+    pub recipient_flags: fn(&mut UserConfig),
+    /// How many coins the recipient's LSP has.
+    pub lsp_coins: u32,
 }
 
 impl Story {
     /// The usual story with this payer and this trust model.
     pub fn new(payer: PayerMode, trust: TrustModel) -> Self {
-        Self { payer, lsp: LspPolicy::new(trust), recipient: RecipientPolicy::default() }
+        Self {
+            payer,
+            lsp: LspPolicy::new(trust),
+            recipient: RecipientPolicy::default(),
+            recipient_flags: |_| {},
+            // Several: those of a funding it withholds are not free for the next.
+            lsp_coins: 3,
+        }
     }
 }
 
@@ -94,8 +106,7 @@ impl World {
         transcript: Transcript,
     ) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("lsps2-async-").tempdir_in(parent)?;
-        // An LSP needs several coins: those of a funding it withholds are not free for the next.
-        let coins = [("payer", 1), ("payer-lsp", 1), ("lsp", 3)];
+        let coins = [("payer", 1), ("payer-lsp", 1), ("lsp", story.lsp_coins)];
         fund(&chain, &folder, &coins).await?;
         let config = |name: &str| node_config(&folder, &chain, &transcript, name, any_port());
         let (lsp, payer_lsp, payer) = tokio::try_join!(
@@ -185,6 +196,7 @@ impl World {
         let config = self.config("recipient", any_port());
         let from = self.transcript.position();
         let recipient = Recipient::start(config, self.story.recipient.clone()).await?;
+        set_flags(&recipient, self.story.recipient_flags);
         recipient.connect_lsp(self.lsp().id(), self.lsp_address).await?;
         let is_there =
             |e: &Entry| matches!(&e.what, What::Connected { peer } if peer == "recipient");
@@ -434,6 +446,11 @@ impl World {
         node_config(&self.folder, &self.chain, &self.transcript, name, listen)
     }
 
+    /// The director says something: a fault that is made here, or what no message tells.
+    pub fn say(&self, text: impl Into<String>) {
+        self.transcript.record(DIRECTOR, What::Note { text: text.into() });
+    }
+
     /// Stops everybody.
     pub async fn stop(mut self) {
         self.stop_payer().await;
@@ -464,6 +481,13 @@ async fn fund(chain: &Chain, folder: &TempDir, coins: &[(&str, u32)]) -> Result<
     }
     chain.mine(100, &nobody()).await?;
     Ok(())
+}
+
+/// Changes LDK's flags of a running node.
+pub fn set_flags(node: &node::Node, change: impl FnOnce(&mut UserConfig)) {
+    let mut config = node.channel_manager().get_current_config();
+    change(&mut config);
+    node.channel_manager().set_current_config(config);
 }
 
 /// A script that nobody can spend from, to mine to.

@@ -10,7 +10,9 @@ use crate::world::{Story, World};
 
 /// All of them. A new one appears here, and `cargo run -- record NAME` writes its file.
 pub fn scenarios() -> Vec<Scenario> {
-    vec![flow(), lsp_trusts_client(), again()]
+    let mut all = vec![flow(), lsp_trusts_client(), again(), super::bolt11::scenario()];
+    all.extend(super::failures::scenarios());
+    all
 }
 
 fn story_of(setting: &Setting) -> Story {
