@@ -364,6 +364,58 @@ async fn a_page_is_light_and_its_text_stands_still() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// What is wrong with the diagrams of a page: small text, text over text or outside, two layouts or
+/// none, names out of sight.
+const DRAWN: &str = "
+    const wrong = [];
+    for (const figure of document.querySelectorAll('figure.sequence')) {
+        const shown = [...figure.querySelectorAll('svg')].filter((e) => e.getBoundingClientRect().width);
+        if (shown.length !== 1) { wrong.push(shown.length + ' layouts'); continue; }
+        const box = shown[0].getBoundingClientRect();
+        const scale = box.width / shown[0].viewBox.baseVal.width;
+        const texts = [...shown[0].querySelectorAll('text')].map((e) => [e, e.getBoundingClientRect()]);
+        for (const [e, a] of texts) {
+            const size = parseFloat(getComputedStyle(e).fontSize) * scale;
+            if (size < 11.5) wrong.push(e.textContent + ' is ' + size + ' px high');
+            if (a.left < box.left - 1 || a.right > box.right + 1) wrong.push(e.textContent + ' is cut off');
+            // The boxes of lines hold the face's leading, too.
+            for (const [f, b] of texts)
+                if (e !== f && a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 4 && b.top < a.bottom - 4)
+                    wrong.push(e.textContent + ' is over ' + f.textContent);
+        }
+        scrollTo(0, scrollY + shown[0].getBoundingClientRect().bottom - 300);
+        const lanes = figure.querySelector('.lanes').getBoundingClientRect();
+        if (box.height > 600 && (lanes.top < 0 || lanes.top > innerHeight / 2)) wrong.push('no names at ' + lanes.top);
+        const list = figure.querySelector('details.moves');
+        list.open = true;
+        if (list.querySelectorAll('li').length < 2) wrong.push('no list');
+    }
+    return wrong;";
+
+#[tokio::test]
+async fn diagrams_are_legible_at_every_width() {
+    const TABLET: Screen = Screen { name: "tablet", width: 768, height: 1024, mobile: true };
+    let Some(browser) = Browser::open().await else { return };
+    let mut wrong = Vec::new();
+    let with = pages().into_iter().filter(|page| {
+        let text = std::fs::read_to_string(built().dest.join(page)).unwrap();
+        text.contains("<figure class=\"sequence\">")
+    });
+    let with: Vec<_> = with.collect();
+    assert!(with.len() > 6, "{with:?}");
+    for screen in [PHONE, TABLET, DESKTOP] {
+        browser.at(screen).await;
+        for page in &with {
+            browser.go(page).await;
+            browser.until("document.fonts.status === 'loaded'").await;
+            let found = texts(&browser.eval(DRAWN).await);
+            wrong.extend(found.into_iter().map(|what| format!("{page}, {}: {what}", screen.name)));
+        }
+    }
+    browser.close().await;
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 /// The page on which roles differ most; it has blocks for several.
 const WITH_ROLES: &str = "step-5-open.html";
 

@@ -408,7 +408,7 @@ impl<'a> Teller<'a> {
             What::Onion { .. } => Arrow::Onion,
             What::Wire { message, .. } if message == "update_add_htlc" => Arrow::Htlc,
             What::Wire { message, .. }
-                if message.starts_with("update_ful") || message.starts_with("update_fail") =>
+                if message.starts_with("update_fulfill") || message.starts_with("update_fail") =>
             {
                 Arrow::Settle
             }
