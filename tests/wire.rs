@@ -350,7 +350,8 @@ fn a_flipped_bit_is_noticed_or_told_as_it_is_and_never_a_panic() {
     let run = run();
     let mut refused = 0;
     for name in EXPLAINED {
-        let entry = run.entries.iter().find(|e| self::name(e) == Some(name) && content(e).is_some());
+        let entry =
+            run.entries.iter().find(|e| self::name(e) == Some(name) && content(e).is_some());
         let entry = entry.unwrap();
         let bits = content(entry).unwrap().len() * 4;
         for bit in (0..bits).step_by(61) {
@@ -391,7 +392,8 @@ fn a_flipped_bit_in_what_is_signed_or_encrypted_fails_the_check() {
 fn a_message_that_is_cut_off_or_too_long_is_not_explained() {
     let run = run();
     for name in EXPLAINED {
-        let entry = run.entries.iter().find(|e| self::name(e) == Some(name) && content(e).is_some());
+        let entry =
+            run.entries.iter().find(|e| self::name(e) == Some(name) && content(e).is_some());
         for change in [-2, 2] {
             let mut entry = entry.unwrap().clone();
             let (What::Wire { content: Some(content), .. }

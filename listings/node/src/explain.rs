@@ -52,18 +52,20 @@ pub(crate) fn is_explained(message: &str) -> bool {
 /// # Errors
 /// If the bytes are not what they are said to be.
 pub fn explain(entry: &Entry, transcript: &Transcript) -> Result<Vec<Explained>, Mismatch> {
-    match &entry.what {
-        What::Lsps { json, content: Some(text), .. } => Ok(vec![json::explain(text, json)?]),
-        What::Wire { message, content: Some(content), .. }
-        | What::Onion { message, content: Some(content), .. } => {
-            message_of(entry, message, &from_hex(content)?, transcript)
-        }
-        What::Paths { paths, detail, .. } if paths == "jit" => {
-            let metadata = detail["metadata"].as_str().unwrap_or_default();
-            Ok(vec![metadata::explain(&from_hex(metadata)?, transcript)?])
-        }
-        _ => Ok(Vec::new()),
+    if let What::Lsps { json, content: Some(text), .. } = &entry.what {
+        return Ok(vec![json::explain(text, json)?]);
     }
+    if let What::Wire { message, content: Some(content), .. }
+    | What::Onion { message, content: Some(content), .. } = &entry.what
+    {
+        return message_of(entry, message, &from_hex(content)?, transcript);
+    }
+    if let What::Paths { detail, .. } = &entry.what
+        && let Some(metadata) = detail["metadata"].as_str()
+    {
+        return Ok(vec![metadata::explain(&from_hex(metadata)?, transcript)?]);
+    }
+    Ok(Vec::new())
 }
 
 fn from_hex(hex: &str) -> Result<Vec<u8>, Mismatch> {
@@ -112,3 +114,6 @@ pub fn explainer(transcript: &Transcript) -> Explain {
         })
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -29,7 +29,7 @@ pub(super) fn explain(text: &str, json: &Value) -> Result<Explained, Mismatch> {
         meaning: meaning.to_owned(),
         varies: false,
     });
-    members(text, text.trim(), json, 1, &mut fields)?;
+    lay_members(text, text.trim(), json, 1, &mut fields)?;
     Ok(Explained { title: title.to_owned(), bytes: text.to_owned(), text: true, fields })
 }
 
@@ -73,7 +73,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
 
 /// Lays a field over each member of `object`, which is a part of `text`, and over those in it. What
 /// stands in the range must be what the node read.
-fn members(
+fn lay_members(
     text: &str,
     object: &str,
     json: &Value,
@@ -81,15 +81,18 @@ fn members(
     fields: &mut Vec<Field>,
 ) -> Result<(), Mismatch> {
     let mut end = start_in(text, object);
-    for (name, raw) in read::<Members<'_>>(text, object)?.0 {
+    let members = read::<Members<'_>>(text, object)?.0;
+    if json.as_object().map(serde_json::Map::len) != Some(members.len()) {
+        return Err(Mismatch::new(end, "a member stands there twice"));
+    }
+    for (name, raw) in members {
         let value_at = start_in(text, raw.get());
         // Before the quote that opens the name, there is none behind the last member.
         let at = end + text[end..value_at].find('"').unwrap_or_default();
         end = value_at + raw.get().len();
-        let value = &json[&name];
-        if read::<Value>(text, raw.get())? != *value {
-            return Err(Mismatch::new(value_at, format!("this is no {name}")));
-        }
+        let found: Value = read(text, raw.get())?;
+        let value = json.get(&name).filter(|value| **value == found);
+        let value = value.ok_or_else(|| Mismatch::new(value_at, format!("this is no {name}")))?;
         fields.push(member(at..end, depth, &name, value));
         inside(text, raw.get(), value, depth + 1, fields)?;
     }
@@ -105,7 +108,7 @@ fn inside(
     fields: &mut Vec<Field>,
 ) -> Result<(), Mismatch> {
     match json {
-        Value::Object(_) => members(text, raw, json, depth, fields),
+        Value::Object(_) => lay_members(text, raw, json, depth, fields),
         Value::Array(values) => {
             let elements: Vec<&RawValue> = read(text, raw)?;
             for ((i, raw), value) in elements.iter().enumerate().zip(values) {
