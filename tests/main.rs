@@ -8,6 +8,7 @@ mod command;
 mod facts;
 mod flags;
 mod flow;
+mod ledger;
 mod liquidity;
 mod live;
 mod money;

@@ -107,7 +107,7 @@ impl Purse {
             _ => &[],
         };
         let rank = |id: &str| known.iter().position(|other| other.id == id).unwrap_or(known.len());
-        channels.sort_by_cached_key(|c| (rank(&c.id), c.peer.clone(), c.capacity_sat));
+        channels.sort_by_cached_key(|c| (c.peer.clone(), rank(&c.id), c.capacity_sat));
         let (spendable_sat, pending_sat) = parts.wallet.balance();
         Some(What::Balances {
             onchain_sat: spendable_sat + pending_sat,

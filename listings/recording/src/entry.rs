@@ -172,7 +172,7 @@ pub enum What {
         /// What its wallet has paid to miners so far, in sat.
         #[serde(default)]
         fees_sat: u64,
-        /// Its channels, oldest first.
+        /// Its channels by peer, and those with one peer in the order in which they came.
         channels: Vec<ChannelBalance>,
     },
     /// The story goes on with the next scene. The director writes this, no node.

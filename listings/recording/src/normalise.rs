@@ -4,7 +4,7 @@ use serde_json::Value;
 use std::collections::{HashMap, HashSet};
 
 use crate::compare;
-use crate::entry::{Entry, What};
+use crate::entry::{Entry, HtlcState, What};
 use crate::moment::{Explained, Moment};
 
 /// Messages of the nodes' housekeeping. They come when they come; the story does not depend on them.
@@ -54,6 +54,8 @@ pub struct Normaliser {
     /// Whether an offer has become ready. From then on LDK makes further ones, and renews their
     /// invoices, whenever the recipient comes online.
     has_offer: bool,
+    /// The ends of payments that a node has told of, before the first scene too.
+    ended: HashSet<String>,
 }
 
 impl Normaliser {
@@ -67,6 +69,7 @@ impl Normaliser {
             seen: HashSet::new(),
             makers: HashMap::new(),
             has_offer: false,
+            ended: HashSet::new(),
         }
     }
 
@@ -88,6 +91,7 @@ impl Normaliser {
             self.scene = Some(id.clone());
             self.seen.clear();
         }
+        let told = ending(entry).is_some_and(|ending| !self.ended.insert(ending));
         let renews = self.has_offer && is_of_an_offer(&entry.what);
         self.has_offer |= is_persisted(&entry.what);
         let scene = self.scene.clone()?;
@@ -114,7 +118,7 @@ impl Normaliser {
             explained,
         };
         let first = self.seen.insert(format!("{} {}", moment.node, self.exactly(&moment)));
-        moment.again = !first && may_come_again(&moment.what);
+        moment.again = told || !first && may_come_again(&moment.what);
         self.n += 1;
         Some(moment)
     }
@@ -191,6 +195,23 @@ fn is_of_an_offer(what: &What) -> bool {
         What::Offer { state, .. } => state == "persisted",
         What::Paths { context, .. } => context == "static_invoice",
         _ => false,
+    }
+}
+
+/// LDK tells of the end of a payment once more after a restart, if it had not written down that it
+/// did.
+fn ending(entry: &Entry) -> Option<String> {
+    let node = &entry.node;
+    match &entry.what {
+        What::Event { name, detail } => {
+            let ends = ["PaymentClaimed", "PaymentSent", "PaymentForwarded"];
+            ends.contains(&name.as_str()).then(|| format!("{node} {name} {detail}"))
+        }
+        What::Htlc { state, payment_hash: Some(hash), .. } => {
+            let ends = matches!(state, HtlcState::Claimed | HtlcState::Paid);
+            ends.then(|| format!("{node} {state:?} {hash}"))
+        }
+        _ => None,
     }
 }
 
@@ -286,6 +307,32 @@ mod tests {
         assert_eq!(from(arrives).as_deref(), Some("lsp"));
         let arrives = normaliser.push(&onion("recipient", "static_invoice"));
         assert_eq!(from(arrives), None, "nobody made it");
+    }
+
+    #[test]
+    fn the_end_of_a_payment_is_told_again_after_a_restart() {
+        let mut normaliser = normaliser();
+        let claimed = |amount_msat| What::Htlc {
+            state: HtlcState::Claimed,
+            payment_hash: Some(format!("{amount_msat:064x}")),
+            amount_msat,
+            skimmed_fee_msat: 0,
+            reason: None,
+        };
+        normaliser.push(&entry("recipient", claimed(1)));
+        normaliser.push(&scene("a"));
+        let mut again = |what| normaliser.push(&entry("recipient", what)).unwrap().again;
+        assert!(again(claimed(1)), "told before the first scene");
+        assert!(!again(claimed(2)));
+        let forwarded = |htlc: u64| What::Event {
+            name: "PaymentForwarded".to_owned(),
+            detail: json!({ "prev_htlcs": [htlc] }),
+        };
+        assert!(!again(forwarded(1)));
+        assert!(!again(forwarded(2)));
+        normaliser.push(&scene("b"));
+        let mut again = |what| normaliser.push(&entry("recipient", what)).unwrap().again;
+        assert!(again(forwarded(2)) && again(claimed(2)), "told in another scene");
     }
 
     #[test]
