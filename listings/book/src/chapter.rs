@@ -1,5 +1,6 @@
 //! Expands one chapter: directives, links of our own schemes, fences.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 
 use mdbook_preprocessor::book::Chapter;
@@ -8,11 +9,15 @@ use pulldown_cmark::{BrokenLink, CowStr, Event, Options, Parser};
 use crate::fences::{Part, parts};
 use crate::listing;
 use crate::{
-    Desk, Shown, claims, diagram, events, excerpt, facts, fees, flags, html, ledger, player,
+    Desk, Shown, claims, diagram, events, excerpt, facts, fees, flags, html, ledger, numbers,
+    player,
 };
 
 /// The languages a fence may have.
-const LANGUAGES: [&str; 6] = ["rust", "toml", "json", "console", "text", "yaml"];
+const LANGUAGES: [&str; 3] = ["rust", "toml", "console"];
+
+/// How the directive begins that fills in a number of a recording.
+const NUMBER: &str = "{{recorded ";
 
 impl Desk {
     pub(crate) fn chapter(&mut self, chapter: &mut Chapter) {
@@ -97,6 +102,11 @@ impl Desk {
                 "sequence" => {
                     "no diagram is drawn by hand: `{{#diagram NAME}}` draws a recording".to_owned()
                 }
+                "text" | "json" => {
+                    "what a program wrote is not pasted: `{{#excerpt …}}` shows a part of a \
+                     recording, `{{#output NAME}}` what a test recorded"
+                        .to_owned()
+                }
                 other => format!("a fence is one of {LANGUAGES:?} and nothing more, not `{other}`"),
             };
             self.problems.add(file, line, what);
@@ -104,6 +114,13 @@ impl Desk {
         }
         if text.trim().is_empty() {
             self.problems.add(file, line, "an empty fence");
+        }
+        if language == "console"
+            && let Some(below) = output_line(text)
+        {
+            let what = "a `console` fence holds what a reader types, `$ …`, and comments, `# …`; \
+                        output is not pasted";
+            self.problems.add(file, line + below, what);
         }
         out.push('\n');
         out.push_str(&listing::fence(language, text));
@@ -132,7 +149,11 @@ impl Desk {
             "ledger" => ledger::figure(&self.recordings, argument),
             "player" => player::figure(&self.recordings, &self.titles, argument),
             "fees" => fees::table(argument),
-            "excerpt" => excerpt::block(&self.recordings, argument),
+            "excerpt" => {
+                let excerpt = excerpt::block(&self.recordings, argument)?;
+                let player = self.players.get(&excerpt.recording);
+                Ok(excerpt.html(player.map(String::as_str)))
+            }
             "role" => role(argument),
             "endrole" => Ok("</div>\n".to_owned()),
             "claims" => {
@@ -197,7 +218,8 @@ impl Desk {
         while !rest.is_empty() {
             let code = rest.find('`').unwrap_or(rest.len());
             let (prose, tail) = rest.split_at(code);
-            self.prose(page, line, &joined(prose), &mut out);
+            let prose = self.numbers(page, line, prose);
+            self.prose(page, line, &joined(&prose), &mut out);
             let ticks = tail.len() - tail.trim_start_matches('`').len();
             let mark = &tail[..ticks];
             let end = match tail[ticks..].find(mark) {
@@ -208,6 +230,30 @@ impl Desk {
             rest = &tail[end..];
         }
         out
+    }
+
+    /// Fills in the numbers of recordings, before numbers and their units are joined.
+    fn numbers<'a>(&mut self, page: &str, line: usize, text: &'a str) -> Cow<'a, str> {
+        if !text.contains(NUMBER) {
+            return Cow::Borrowed(text);
+        }
+        let mut out = String::with_capacity(text.len());
+        let mut rest = text;
+        while let Some((before, inside)) = rest.split_once(NUMBER) {
+            out.push_str(before);
+            // One that is not closed is told of with the other directives.
+            let Some((argument, after)) = inside.split_once("}}") else {
+                rest = &rest[before.len()..];
+                break;
+            };
+            match numbers::number(&self.recordings, argument) {
+                Ok(number) => out.push_str(&number),
+                Err(what) => self.problems.add(format!("src/{page}"), line, what),
+            }
+            rest = after;
+        }
+        out.push_str(rest);
+        Cow::Owned(out)
     }
 
     fn prose(&mut self, page: &str, line: usize, text: &str, out: &mut String) {
@@ -287,6 +333,17 @@ impl Desk {
         }
         Ok(format!("https://docs.rs/{package}/{version}/{path}"))
     }
+}
+
+/// The first line of a `console` fence that nobody types, counted from 1.
+fn output_line(text: &str) -> Option<usize> {
+    let mut continued = false;
+    let typed = |line: &str| {
+        let typed = continued || line.starts_with("$ ") || line.starts_with('#');
+        continued = typed && line.ends_with('\\');
+        typed
+    };
+    text.lines().map(typed).position(|typed| !typed).map(|at| at + 1)
 }
 
 /// Puts a claim's mark behind the word it follows, on the same line.
@@ -385,6 +442,13 @@ mod tests {
         // Half of a link or of a phrase in italics cannot be kept together with what follows it.
         assert_eq!(kept("a [long way](b.md)."), "a [long way](b.md).<a>✓</a><a>§</a>");
         assert_eq!(kept("*just in time*."), "*just in time*.<a>✓</a><a>§</a>");
+    }
+
+    #[test]
+    fn a_console_fence_holds_what_is_typed() {
+        assert_eq!(output_line("# Once:\n$ cargo run \\\n    -- demo\n$ ls\n"), None);
+        assert_eq!(output_line("$ ls\nCargo.toml\n"), Some(2));
+        assert_eq!(output_line("$ ls\n\n$ ls\n"), Some(2));
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod highlight;
 mod html;
 mod ledger;
 mod listing;
+mod numbers;
 mod pages;
 mod player;
 mod problems;
@@ -100,6 +101,8 @@ struct Desk {
     shown: Vec<Shown>,
     /// Each chapter's file and title, in reading order.
     titles: Vec<(String, String)>,
+    /// Recording to the page that plays it.
+    players: BTreeMap<String, String>,
     /// Claim id to the chapters that make it, in reading order.
     made: BTreeMap<String, Vec<String>>,
 }
@@ -119,6 +122,7 @@ impl Desk {
             problems,
             shown: Vec::new(),
             titles: Vec::new(),
+            players: BTreeMap::new(),
             made: BTreeMap::new(),
         }
     }
@@ -131,6 +135,14 @@ impl Desk {
                 Some((path.to_string_lossy().into_owned(), chapter.name.clone()))
             })
             .collect();
+        for chapter in book.chapters() {
+            let Some(path) = &chapter.path else { continue };
+            let page = path.with_extension("html").to_string_lossy().into_owned();
+            let played = chapter.content.lines().filter_map(|line| {
+                line.trim().strip_prefix("{{#player ")?.strip_suffix("}}").map(str::trim)
+            });
+            self.players.extend(played.map(|name| (name.to_owned(), page.clone())));
+        }
         // The ledger's page tells where each claim is made, so it comes after all others.
         let mut late = Vec::new();
         book.for_each_chapter_mut(|chapter| {

@@ -58,6 +58,11 @@ pub(crate) fn output(name: &str, language: &str, text: &str) -> String {
     figure("listing output", language, Some(&caption), &highlight::other(language, text))
 }
 
+/// A part of a recording, under a caption of its own.
+pub(crate) fn recorded(caption: &str, language: &str, text: &str) -> String {
+    figure("listing output", language, Some(caption), &highlight::other(language, text.trim_end()))
+}
+
 /// Raw HTML without an empty line, which would end the block in Markdown.
 fn figure(class: &str, language: &str, caption: Option<&str>, lines: &[String]) -> String {
     let mut out = format!("<figure class=\"{class}\" data-lang=\"{language}\">");
