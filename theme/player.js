@@ -39,7 +39,7 @@
   // Groups of a number stay together, and parties have their names.
   const words = (text) => text
     .replace(/(\d) (?=\d{3}(?!\d))/g, "$1\u00a0")
-    .replace(/\b(with|to|for|from) ([a-z]+(?:-[a-z]+)*)/g, (all, link, id) => (lane(id) < 0 ? all : `${link} ${label(id)}`));
+    .replace(/\b(with|to|for|from|id|client) ([a-z]+(?:-[a-z]+)*)/g, (all, link, id) => (lane(id) < 0 ? all : `${link} ${label(id)}`));
   const upper = (text) => text[0].toUpperCase() + text.slice(1);
   const grouped = (number) => String(number).replace(/\B(?=(\d{3})+$)/g, "\u00a0");
   const title = ({ kind, scene, text }) => {
@@ -55,6 +55,11 @@
   const route = ({ kind, from, at }) => {
     if (!from) return label(at);
     return `${label(from)} ${kind === "link" ? "–" : "→"} ${label(at)}`;
+  };
+  // What the amount beside it does not say.
+  const more = ({ detail, msat }) => {
+    const sum = msat === undefined ? "" : String(msat).replace(/\B(?=(\d{3})+$)/g, " ") + " msat";
+    return (sum && detail?.startsWith(sum) ? detail.slice(sum.length).replace(/^[,:] /, "") : detail) || "";
   };
   const KINDS = {
     message: "Message", onion: "Onion message", htlc: "HTLC message",
@@ -280,7 +285,7 @@
   };
 
   const showNow = (step) => {
-    const { kind, bytes, msat, detail, explained, scene } = step;
+    const { kind, bytes, msat, explained, scene } = step;
     const facts = [];
     if (kind !== "scene") facts.push(route(step));
     if (bytes !== undefined) facts.push(grouped(bytes) + (bytes === 1 ? " byte" : " bytes"));
@@ -290,7 +295,7 @@
       el("p", { className: "route" }, facts.join(", ")),
     ];
     if (msat !== undefined) parts.push(el("p", { className: "much" }, grouped(msat) + " msat"));
-    if (detail) parts.push(el("p", { className: "more" }, words(detail)));
+    if (more(step)) parts.push(el("p", { className: "more" }, words(more(step))));
     const chapter = kind === "scene" && recorded.chapters[scene];
     if (chapter) parts.push(el("p", { className: "chapter" }, el("a", { href: chapter }, "The chapter about it")));
     if (kind === "scene") parts.push(legend);
@@ -330,10 +335,10 @@
     });
     const known = ends.filter(({ value }) => value);
     const pair = el("h4", {}, `${label(a.id)} – ${label(b.id)}`);
-    if (!known.length) return el("div", { className: "channel none" }, pair, el("p", { className: "bar" }), el("p", { className: "sums" }, "no channel"));
+    if (!known.length) return el("div", { className: "channel none" }, pair, el("p", { className: "gauge" }), el("p", { className: "sums" }, "no channel"));
     const [left, right] = ends.map(({ value }) => sums(value || ""));
     const of = left.of || right.of, share = (msat) => `${((100 * msat) / of).toFixed(2)}%`;
-    const bar = el("p", { className: "bar", "aria-hidden": "true", style: `--l:${share(left.can)};--lk:${share(left.can + left.kept)};--r:${share(right.can)};--rk:${share(right.can + right.kept)}` });
+    const bar = el("p", { className: "gauge", "aria-hidden": "true", style: `--l:${share(left.can)};--lk:${share(left.can + left.kept)};--r:${share(right.can)};--rk:${share(right.can + right.kept)}` });
     pair.append(el("span", { className: "of" }, grouped(of / 1000) + " sat"));
     const amounts = ends.map(({ own, key, value, fresh }) => {
       const shown = value ? grouped(sums(value).can) + " msat" : "…";
@@ -644,12 +649,28 @@
 
   const BOOKS = [["payer_sent_msat", "The payer sent"], ["routing_fee_msat", "for forwarding"], ["opening_fee_msat", "for the channel"], ["recipient_received_msat", "the recipient received"]];
 
+  // The page comes anew when the book is built again; the run goes on.
+  const remember = (run) => {
+    try {
+      if (run) sessionStorage.setItem("guide-run", run);
+      else sessionStorage.removeItem("guide-run");
+    } catch { /* Forbidden: the reader can ask for it. */ }
+  };
+  const remembered = () => {
+    try {
+      return sessionStorage.getItem("guide-run");
+    } catch {
+      return null;
+    }
+  };
+
   const watch = (run) => {
     live?.source.close();
     live = null;
     stage(el("ol", { className: "acts" }), { lanes: recorded.lanes, steps: [], rows: new Map() });
     const source = new EventSource("/live/events?run=" + encodeURIComponent(run));
     live = { source, following: true, over: null, lost: "" };
+    remember(run);
     linker.disabled = true;
     sign.hidden = false;
     books.replaceChildren();
@@ -689,6 +710,7 @@
       source.close();
       clearTimeout(due);
       refresh();
+      remember(null);
       live.over = JSON.parse(event.data);
       live.following = false;
       const sums = live.over.books;
@@ -709,6 +731,7 @@
     root.focus({ preventScroll: true });
   });
   leaver.addEventListener("click", () => {
+    remember(null);
     live?.source.close();
     live = null;
     sign.hidden = true;
@@ -749,7 +772,8 @@
         const hint = document.getElementById(`run-${name}-hint`);
         if (hint && max !== undefined) hint.textContent = `${grouped(min)} to ${grouped(max)}`;
       }
-      if (running) offer("A run is under way.", run);
+      if (run && run === remembered()) watch(run);
+      else if (running) offer("A run is under way.", run);
     }).catch(() => {
       submit.disabled = true;
       reply("This server cannot start nodes. The one of cargo run can.");

@@ -79,7 +79,7 @@ impl<'a> Player<'a> {
         let header = &self.recording.header;
         let mut lanes = String::new();
         for lane in &header.lanes {
-            let _ = write!(lanes, "<li>{}</li>", escape(&lane.label));
+            let _ = write!(lanes, "<li>{}</li>", escape(&self.label(&lane.id)));
         }
         // No empty line may stand in it: that would end it for Markdown.
         format!(
@@ -141,7 +141,7 @@ impl<'a> Player<'a> {
                         format!(" <span class=\"much\">{}\u{a0}msat</span>", whole(&grouped(msat))),
                     None => String::new(),
                 },
-                more = match step.detail.as_str() {
+                more = match self.more(step).as_str() {
                     "" => String::new(),
                     detail => format!(" <span class=\"more\">{}</span>", escape(&whole(detail))),
                 },
@@ -151,9 +151,30 @@ impl<'a> Player<'a> {
         out
     }
 
+    /// A party's name as the book writes it.
+    fn label(&self, id: &str) -> String {
+        self.recording.label(id).replace('\'', "’")
+    }
+
+    /// What the amount beside it does not say, with the parties by their names.
+    fn more(&self, step: &Step) -> String {
+        let sum = step.msat.map(|msat| format!("{} msat", grouped(msat))).unwrap_or_default();
+        let detail = step.detail.strip_prefix(&sum).unwrap_or(&step.detail);
+        let mut out = String::new();
+        for word in detail.trim_start_matches([',', ':', ' ']).split_inclusive(' ') {
+            let id = word.trim_end_matches([' ', ',', ':', ';']);
+            let before = ["with ", "to ", "for ", "from ", "id ", "client "];
+            match before.iter().any(|before| out.ends_with(before)) && self.lane(id).is_some() {
+                true => out.push_str(&word.replacen(id, &self.label(id), 1)),
+                false => out.push_str(word),
+            }
+        }
+        out
+    }
+
     /// From whom to whom, or where, in words.
     fn who(&self, step: &Step) -> String {
-        let label = |id: &str| escape(self.recording.label(id));
+        let label = |id: &str| escape(&self.label(id));
         match &step.from {
             Some(from) if step.kind == Kind::Link => {
                 format!("{} – {}", label(from), label(&step.at))
@@ -308,7 +329,7 @@ fn form() -> String {
     let numbers = [
         ("amount_msat", "Amount, in msat", "100000000"),
         ("min_fee_msat", "Opening fee at least, in msat", "2000000"),
-        ("proportional", "Opening fee, in millionths of the amount", "10000"),
+        ("proportional", "Opening fee, in ppm", "10000"),
     ];
     let choices = [
         (
