@@ -35,6 +35,10 @@ pub const PAYER_CHANNEL_SAT: u64 = 12_000_000;
 /// takes at most a quarter of it.
 pub const LSP_CHANNEL_SAT: u64 = 16_000_000;
 
+/// How many blocks make the coins mature. 100 would do; with these, every height is beyond 255, so
+/// that the expiry of an HTLC takes two bytes in every onion.
+const MATURITY: u32 = 250;
+
 /// What a world is like.
 #[derive(Clone, Debug)]
 pub struct Story {
@@ -479,7 +483,7 @@ async fn fund(chain: &Chain, folder: &TempDir, coins: &[(&str, u32)]) -> Result<
     for (name, blocks) in coins {
         chain.mine(*blocks, &wallet_script(&data_dir(folder, name))?).await?;
     }
-    chain.mine(100, &nobody()).await?;
+    chain.mine(MATURITY, &nobody()).await?;
     Ok(())
 }
 
