@@ -40,7 +40,7 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::balances::Purse;
 use crate::node::NodeConfig;
-use crate::paths;
+use crate::paths::written_down;
 use crate::relay::Relay;
 use crate::tap::{Pen, Tap};
 use crate::transcript::What;
@@ -158,11 +158,8 @@ impl Ground {
         let fees = ProbabilisticScoringFeeParameters::default();
         let (keys, log) = (self.keys.clone(), self.log.clone());
         let plain = PlainRouter::new(graph.clone(), log, keys.clone(), scorer.clone(), fees);
-        let (pen, clock) = (self.pen.clone(), self.clock.clone());
-        let router = Router::new(plain, leases.clone(), keys, clock, paths);
-        Arc::new(router.telling(move |context, choice, paths| {
-            paths::write(&pen, context, choice, paths);
-        }))
+        let router = Router::new(plain, leases.clone(), keys, self.clock.clone(), paths);
+        Arc::new(written_down(router, self.pen.clone()))
     }
 
     pub(crate) fn monitors(&self) -> Result<Vec<(BlockLocator, Monitor)>> {

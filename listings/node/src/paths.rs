@@ -11,9 +11,15 @@ use serde_json::{Value, json};
 use crate::events::scid;
 use crate::tap::Pen;
 use crate::transcript::What;
+use crate::types::Router;
+
+/// The router, with each of its answers written down.
+pub(crate) fn written_down(router: Router, pen: Pen) -> Router {
+    router.telling(move |context, choice, paths| write(&pen, context, choice, paths))
+}
 
 /// Writes one entry for each path, or one for the refusal.
-pub(crate) fn write(
+fn write(
     pen: &Pen,
     context: &PaymentContext,
     choice: &PathChoice,
