@@ -217,6 +217,7 @@ struct Letter {
 /// Walks through a recording.
 struct Teller<'a> {
     lanes: &'a [Lane],
+    moments: &'a [Moment],
     level: Level,
     power: Vec<Power>,
     /// By the moment a mailbox kept it: a letter that was delivered later.
@@ -229,12 +230,8 @@ struct Teller<'a> {
     told: HashSet<usize>,
     /// Pairs of lanes that are committing, and the row that stands for it.
     dances: HashMap<(usize, usize), usize>,
-    /// The capacity of the last channel that somebody opens.
-    opening_sat: Option<u64>,
     /// Whether an invoice is at its server.
     served: bool,
-    /// The payments that can be claimed.
-    claimable: HashSet<Option<String>>,
 }
 
 impl<'a> Teller<'a> {
@@ -254,6 +251,7 @@ impl<'a> Teller<'a> {
         let (events, told) = events(&recording.moments);
         Self {
             lanes,
+            moments: &recording.moments,
             level,
             power,
             kept,
@@ -261,9 +259,7 @@ impl<'a> Teller<'a> {
             events,
             told,
             dances: HashMap::new(),
-            opening_sat: None,
             served: false,
-            claimable: HashSet::new(),
         }
     }
 
@@ -332,10 +328,6 @@ impl<'a> Teller<'a> {
             What::Onion { message, .. } if message == "static_invoice_persisted" => {
                 self.served = true;
             }
-            What::Channel { capacity_sat: Some(sat), .. } => self.opening_sat = Some(*sat),
-            What::Htlc { state: HtlcState::Claimable, payment_hash, .. } => {
-                self.claimable.insert(payment_hash.clone());
-            }
             _ => {}
         }
         let Some(least) = least else { return Ok(()) };
@@ -358,6 +350,19 @@ impl<'a> Teller<'a> {
         }
         group.rows.push(self.row(moment, step, at, from, least));
         Ok(())
+    }
+
+    /// The size of the channel that a peer offers: the next thing that either side says of it.
+    fn capacity(&self, offer: &Moment, peer: &str) -> Option<u64> {
+        self.moments[offer.n..].iter().find_map(|moment| match &moment.what {
+            What::Channel { peer: with, capacity_sat, .. }
+                if (moment.node == offer.node && with == peer)
+                    || (moment.node == peer && *with == offer.node) =>
+            {
+                *capacity_sat
+            }
+            _ => None,
+        })
     }
 
     /// Adds a message to the row that stands for its exchange.
@@ -444,12 +449,12 @@ impl<'a> Teller<'a> {
                     detail.push(format!("from the mailbox, made by {}", self.label(maker)));
                     text.push_str(", from the mailbox");
                 }
-                let amount = match (what, step.msat, self.opening_sat) {
-                    (What::Wire { message, .. }, _, Some(sat)) if message == "open_channel" => {
-                        Some(format!("{} sat", grouped(sat)))
+                let amount = match (what, step.msat) {
+                    (What::Wire { peer, message, .. }, _) if message == "open_channel" => {
+                        self.capacity(moment, peer).map(|sat| format!("{} sat", grouped(sat)))
                     }
-                    (What::Lsps { json, .. }, ..) => bought(json),
-                    (_, Some(msat), _) => Some(format!("{} msat", grouped(msat))),
+                    (What::Lsps { json, .. }, _) => bought(json),
+                    (_, Some(msat)) => Some(format!("{} msat", grouped(msat))),
                     _ => None,
                 };
                 Shape::Move { from, to: at, kind, text, amount }
@@ -476,12 +481,6 @@ impl<'a> Teller<'a> {
                         other => format!("router: {other} paths"),
                     },
                     What::Htlc { state: HtlcState::Requested, .. } => "asks to pay".to_owned(),
-                    // LDK shows a claim again at the next start, as one of an earlier recording.
-                    What::Htlc { state: HtlcState::Claimed, payment_hash, .. }
-                        if !self.claimable.contains(payment_hash) =>
-                    {
-                        format!("{}, told again", step.text)
-                    }
                     _ => step.text.clone(),
                 };
                 if let Some(event) = self.events.get(&moment.n) {

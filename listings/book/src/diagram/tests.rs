@@ -514,7 +514,7 @@ fn a_diagram_cannot_be_drawn_by_hand() {
 }
 
 /// What the prose beside a diagram takes from it: page, what is drawn, the number.
-const NUMBERS: [(&str, &str, &str); 13] = [
+const NUMBERS: [(&str, &str, &str); 15] = [
     ("step-2-metadata.md", "flow step-2", "61"),
     ("step-3-paths.md", "flow step-3", "1 384 bytes"),
     ("step-3-paths.md", "flow step-1", "10 000 000 msat"),
@@ -525,7 +525,9 @@ const NUMBERS: [(&str, &str, &str); 13] = [
     ("step-5-open.md", "flow step-5", "98 000 000 msat"),
     ("step-5-open.md", "flow step-5", "2 000 000 msat"),
     ("step-5-open.md", "flow step-5", "213 011 sat"),
-    ("after.md", "again brief", "98 000 000 msat"),
+    ("liquidity.md", "bolt11", "100 000 000 msat"),
+    ("liquidity.md", "bolt11", "2 000 000 msat"),
+    ("liquidity.md", "bolt11", "213 011 sat"),
     ("start.md", "flow", "61"),
     ("pieces.md", "flow step-2 step-3 usual", "offer_paths"),
 ];
