@@ -218,7 +218,7 @@ pub(super) fn revoke_and_ack(
         &msg.per_commitment_secret,
         opaque(
             "per_commitment_secret",
-            "revokes the sender's last state: whoever has it may punish",
+            "revokes the sender's last state: with it the peer may punish",
         ),
     )?;
     sheet.take(

@@ -135,7 +135,7 @@ fn payload_record(
         12 => {
             let key: PublicKey = typed(sheet, value)?;
             seen.path_key = Some(key);
-            let meaning = "tells the introduction node how to open them";
+            let meaning = "with it the introduction node opens them";
             sheet.tlv(12, &key.encode(), note("current_path_key").means(meaning).varies())
         }
         INVOICE_REQUEST => {
@@ -191,7 +191,11 @@ fn data_record(
         12 => payment_constraints(sheet, value),
         14 => {
             let flags: Vec<u8> = value.iter().rev().copied().collect();
-            let about = said("allowed_features", feature_bits(&flags, &[]), "nothing else may be");
+            let about = said(
+                "allowed_features",
+                feature_bits(&flags, &[]),
+                "the only ones the payment may use",
+            );
             sheet.tlv(14, value, about)
         }
         PAYMENT_SECRET => {

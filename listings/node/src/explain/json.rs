@@ -185,7 +185,7 @@ fn about(name: &str) -> (&'static str, &'static str, bool) {
         "max_payment_size_msat" => ("msat", "the largest payment that opens the channel", false),
         "promise" => ("", "by which the LSP knows these terms again; opaque to the client", true),
         "payment_size_msat" => ("msat", "the agreed size; without it, the payer chooses", false),
-        "jit_channel_scid" => ("", "the intercept SCID, which no channel has yet", true),
+        "jit_channel_scid" => ("", "the intercept SCID: stands for the channel to come", true),
         "lsp_cltv_expiry_delta" => ("blocks", "the CLTV delta of the hop at the LSP", false),
         "client_trusts_lsp" => {
             ("", "whether the preimage is due before the funding is broadcast", false)

@@ -209,11 +209,11 @@ fn features(sheet: &mut Sheet, kind: u64, name: &str, flags: &[u8]) -> Result<()
         return Ok(());
     }
     let big_endian: Vec<u8> = flags.iter().rev().copied().collect();
-    sheet.tlv(kind, &big_endian, note(name).is(feature_bits(flags, &BASIC_MPP)))
+    sheet.tlv(kind, &big_endian, note(name).is(feature_bits(flags, &MPP)))
 }
 
-/// That the payment may come in parts, in an invoice request and an invoice.
-const BASIC_MPP: [(usize, &str); 2] = [(16, "basic_mpp"), (17, "basic_mpp")];
+/// That a payment may come in parts.
+const MPP: [(usize, &str); 2] = [(16, "MPP"), (17, "MPP")];
 
 fn signature(sheet: &mut Sheet, signature: &impl Writeable, meaning: &str) -> Result<(), Mismatch> {
     sheet.tlv(240, &signature.encode(), note("signature").means(meaning).varies())

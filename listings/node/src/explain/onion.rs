@@ -185,12 +185,15 @@ pub(super) fn agrees_with_ldk(
                 && seen.context == payment_context.map(|context| context.encode())
         }
         PendingHTLCRouting::ReceiveKeysend {
+            payment_data,
             payment_preimage,
             payment_context,
             invoice_request,
             ..
         } => {
-            seen.preimage == Some(payment_preimage.0)
+            seen.secret == payment_data.as_ref().map(|data| data.payment_secret.0)
+                && seen.total_msat == payment_data.map(|data| data.total_msat)
+                && seen.preimage == Some(payment_preimage.0)
                 && seen.context == payment_context.map(|context| context.encode())
                 && seen.invoice_request == invoice_request.map(|request| request.encode())
         }
