@@ -43,7 +43,7 @@ fn demo_shows_a_person_the_steps_and_the_money() {
     let output = demo(&[]);
     assert!(output.status.success(), "{output:?}");
     let text = String::from_utf8(output.stdout).unwrap();
-    for step in ["Step 1 to 3", "Step 4", "Step 5", "Where every msat went"] {
+    for step in ["Step 1:", "Step 4:", "Step 5:", "Where every msat went"] {
         assert!(text.contains(step), "no {step:?} in:\n{text}");
     }
     assert!(text.contains("98 000 000 msat"), "{text}");

@@ -7,6 +7,7 @@
 
 use bitcoin::Network;
 use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey};
+use guide::record;
 use guide::world::{PATIENCE, Story, World};
 use lightning::blinded_path::payment::{
     AsyncBolt12OfferContext, BlindedPaymentPath, Bolt12OfferContext, ForwardTlvs,
@@ -29,6 +30,8 @@ use lsps2_async::metadata::{LeaseMetadata, PAYMENT_METADATA_KEY};
 use lsps2_async::payer::PayerMode;
 use node::lsp::LspPolicy;
 use node::transcript::What;
+use recording::ledger::Ledger;
+use recording::{Recording, told};
 use regtest::Chain;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -66,81 +69,48 @@ fn blank(line: &str, before: &str, of: impl Fn(char) -> bool) -> String {
     }
 }
 
-/// The demo as the first page shows it: what happens to the lease, the invoice, the mail, the
-/// channel and the money, without times and names, and without the setting up.
-fn told(demo: &str) -> String {
-    let shown = |line: &str| {
-        const HIDDEN: [&str; 3] = [" connected to ", " is asked ", " gets "];
-        !HIDDEN.iter().any(|hidden| line.contains(hidden))
-    };
-    let story = demo.split("  recipient  starts for the first time").nth(1).expect("a recipient");
-    let (story, money) = story.split_once("\nWhere every msat went").expect("the books");
-    // Headings come from another task than the events do: they stand where the story turns.
-    let headings: Vec<_> = demo.lines().filter(|line| line.starts_with("Step ")).collect();
-    let [prepare, pay, wake] = headings[..] else { panic!("{headings:?}") };
-    let mut out = format!("{prepare}\n  recipient  starts for the first time\n");
-    let mut seen = BTreeSet::new();
-    for line in story.lines().filter_map(|line| Some(line.split_once(" ms  ")?.1)) {
-        let line = blank(line, "intercept SCID ", |c| c.is_ascii_digit() || c == 'x');
-        let line = line.split(" {").next().unwrap_or_default();
-        if line.ends_with("starts from its folder") && line.starts_with("recipient") {
-            writeln!(out, "\n{wake}").unwrap();
-        }
-        // Copies of a message that took another path may come late: each line is told once.
-        if shown(line) && seen.insert(line.to_owned()) {
-            writeln!(out, "  {line}").unwrap();
-        }
-        if line == "recipient  goes offline" && !out.contains(pay) {
-            writeln!(out, "\n{pay}").unwrap();
-        }
-    }
-    let money = money.split("  channel opened").next().unwrap_or_default();
-    // At the end everybody stops, in an order that says nothing.
-    let (out, _) = out.split_once("  payer      HTLC paid").expect("a payment");
-    format!("{out}  payer      HTLC paid: 100 001 000 msat\n\nWhere every msat went{money}")
+/// Each part under its heading, without what differs from run to run.
+fn parts(story: &str) -> Vec<(String, BTreeSet<String>)> {
+    let parts = story.trim().split("\n\n").map(|part| {
+        let (heading, lines) = part.split_once('\n').expect("lines under a heading");
+        let bare = |line| blank(line, "intercept SCID ", |c| c.is_ascii_digit() || c == 'x');
+        (heading.to_owned(), lines.lines().map(bare).collect())
+    });
+    parts.collect()
 }
 
-/// Nodes act side by side, so within a step only the set of lines is compared; what one node says
-/// of the payment comes in one order.
+/// The demo prints what the recording has, of which the first page shows the story and the books.
+/// Nodes act side by side, so within a scene the set of lines is compared; what one node says of the
+/// payment comes in one order.
 #[test]
-fn the_demo_of_the_first_page() {
+fn the_demo_prints_what_is_recorded_of_the_flow() {
     let program = env!("CARGO_BIN_EXE_guide");
     let output = Command::new(program).arg("demo").env_remove("BITCOIND_EXE").output().unwrap();
     assert!(output.status.success(), "{output:?}");
-    let fresh = told(std::str::from_utf8(&output.stdout).unwrap());
-    let old = recorded("demo", &fresh);
-    let steps = |text: &str| -> Vec<BTreeSet<String>> {
-        let steps = text.split("\n\n");
-        steps.map(|step| step.lines().map(str::to_owned).collect()).collect()
+    let printed = std::str::from_utf8(&output.stdout).unwrap();
+    let begin = printed.find("Step 1").expect("the first step");
+    let (story, books) = printed[begin..].split_once("\nWhere every msat went\n").expect("books");
+    let untimed = |line: &str| match line.split_once(" ms  ") {
+        Some((_, line)) => format!("  {line}"),
+        None => line.to_owned(),
     };
-    assert_eq!(steps(&old), steps(&fresh), "RECORD=1 writes it anew; fresh:\n{fresh}");
-    let recipients = |text: &str| -> Vec<String> {
+    let story = story.lines().map(untimed).collect::<Vec<_>>().join("\n");
+
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let flow = Recording::read(&record::file(&root, "flow")).unwrap();
+    let kept = told::timeline(&flow.moments, true);
+    assert_eq!(parts(&kept), parts(&story), "the demo printed:\n{printed}");
+    let of_the_recipient = |text: &str| -> Vec<String> {
         let lines = text.lines().filter(|line| line.starts_with("  recipient "));
         lines.filter(|line| line.contains("HTLC")).map(str::to_owned).collect()
     };
-    assert_eq!(recipients(&old), recipients(&fresh));
-}
+    assert_eq!(of_the_recipient(&kept), of_the_recipient(&story));
 
-/// The four messages of a purchase, as they went over the wire.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_messages_that_buy_a_lease() {
-    let story = Story::new(PayerMode::AlwaysOnline, TrustModel::ClientTrustsLsp);
-    let mut world = World::new(Chain::embedded(), story).await.unwrap();
-    world.start_recipient().await.unwrap();
-    let (lsp, policy) = (world.lsp().id(), world.buying_policy());
-    world.recipient().buy_lease(lsp, policy).await.unwrap();
-    let messages: Vec<_> = purchases(&world, 0)
-        .into_iter()
-        .map(|mut json| {
-            for name in ["id", "promise", "valid_until", "jit_channel_scid"] {
-                blank_field(&mut json, name);
-            }
-            serde_json::to_string_pretty(&json).unwrap()
-        })
-        .collect();
-    assert_eq!(messages.len(), 4);
-    compare("lsps2-purchase", &format!("#lang: json\n{}\n", messages.join("\n\n")));
-    world.stop().await;
+    let ledger = Ledger::of(&flow).unwrap();
+    let kept = told::books(&ledger.checkpoints.last().unwrap().payment);
+    let (_, kept) = kept.split_once('\n').unwrap();
+    let (books, _) = books.split_once("  channel opened").unwrap();
+    assert_eq!(kept, books);
 }
 
 /// The LSPS messages since a position.
@@ -151,22 +121,6 @@ fn purchases(world: &World, from: u64) -> Vec<Value> {
         _ => None,
     });
     messages.collect()
-}
-
-/// Replaces the fields of this name by `…`, wherever they stand.
-fn blank_field(json: &mut Value, name: &str) {
-    match json {
-        Value::Object(fields) => {
-            for (key, value) in fields {
-                match key == name {
-                    true => *value = Value::from("…"),
-                    false => blank_field(value, name),
-                }
-            }
-        }
-        Value::Array(values) => values.iter_mut().for_each(|value| blank_field(value, name)),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => (),
-    }
 }
 
 fn node_id(seed: u8) -> PublicKey {

@@ -4,6 +4,9 @@ use anyhow::{Context, Result};
 use lsps2_async::lease::TrustModel;
 use lsps2_async::payer::PayerMode;
 use node::transcript::{Entry, Transcript, What};
+use recording::ledger::Payment;
+use recording::normalise::Normaliser;
+use recording::told;
 use regtest::Chain;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -12,7 +15,7 @@ use tokio::sync::watch;
 use crate::money::{Books, msat};
 use crate::payable;
 use crate::story::{self, Setting};
-use crate::world::{Story, World, is_onion};
+use crate::world::{Story, World};
 
 /// What to play.
 #[derive(Clone, Debug)]
@@ -82,10 +85,11 @@ pub async fn run(options: &Options, chain: Chain) -> Result<Summary> {
     let follower = stage.follow(world.transcript.clone());
     let played = play(&mut world, options).await;
     let elapsed_ms = world.transcript.elapsed_ms();
+    // That the nodes stop now is no part of the story.
+    stage.finish(follower).await;
     if played.is_ok() {
         world.stop().await;
     }
-    stage.finish(follower).await;
     let (books, channel_capacity_sat) = played?;
     Ok(Summary {
         outcome: "paid".to_owned(),
@@ -134,6 +138,7 @@ impl Stage {
     fn follow(&self, transcript: Transcript) -> tokio::task::JoinHandle<()> {
         let (json, mut done) = (self.json, self.done.subscribe());
         tokio::spawn(async move {
+            let mut printer = Printer::new(json);
             let mut from = 0;
             loop {
                 let entries = tokio::select! {
@@ -145,7 +150,7 @@ impl Stage {
                 }
                 from = entries.last().map_or(from, |last| last.seq + 1);
                 for entry in entries {
-                    print(&entry, json);
+                    printer.print(&entry);
                 }
             }
         })
@@ -157,89 +162,55 @@ impl Stage {
     }
 }
 
-fn print(entry: &Entry, json: bool) {
-    if json {
-        println!("{}", serde_json::to_string(entry).expect("an entry is JSON"));
-    } else if let What::Scene { id, title } = &entry.what {
-        println!("\n{}", story::heading(id, title));
-    } else if let Some(line) = tell(entry) {
-        println!("  {:>6} ms  {:<10} {line}", entry.at_ms, entry.node);
-    }
+/// Prints a run line by line: what the recorder would write of it, and before the first scene, what
+/// sets it up.
+struct Printer {
+    json: bool,
+    normaliser: Normaliser,
+    began: bool,
 }
 
-/// What a person wants to know of an entry; most messages are left to `--json`.
-fn tell(entry: &Entry) -> Option<String> {
-    Some(match &entry.what {
-        What::Started { restored: false } => "starts for the first time".to_owned(),
-        What::Started { restored: true } => "starts from its folder".to_owned(),
-        What::Stopped => "goes offline".to_owned(),
-        What::Htlc { state, amount_msat, skimmed_fee_msat, reason, .. } => {
-            let skim = match skimmed_fee_msat {
-                0 => String::new(),
-                skim => format!(", {} msat skimmed", msat(*skim)),
-            };
-            let reason = reason.as_ref().map(|r| format!(": {r}")).unwrap_or_default();
-            let state = format!("{state:?}").to_lowercase();
-            format!("HTLC {state}: {} msat{skim}{reason}", msat(*amount_msat))
+impl Printer {
+    fn new(json: bool) -> Self {
+        let normaliser = Normaliser::new(Box::new(|_| Vec::new()));
+        Self { json, normaliser, began: false }
+    }
+
+    fn print(&mut self, entry: &Entry) {
+        if self.json {
+            println!("{}", serde_json::to_string(entry).expect("an entry is JSON"));
+            return;
         }
-        What::Lease { state, intercept_scid, detail } => {
-            let scid = intercept_scid.as_deref().unwrap_or("?");
-            format!("lease {state}: intercept SCID {scid} {detail}")
+        let moment = self.normaliser.push(entry);
+        if let What::Scene { id, title } = &entry.what {
+            self.began = true;
+            println!("\n{}", told::heading(id, title));
+            return;
         }
-        What::Offer { state, detail } => format!("static invoice {state} {detail}"),
-        What::Mailbox { state, messages, peer, .. } => {
-            format!("mailbox: {messages} message(s) for {peer} {state}")
+        let what = match moment {
+            Some(moment) if moment.background || moment.again => return,
+            Some(moment) => moment.what,
+            None if self.began => return,
+            None => entry.what.clone(),
+        };
+        if let Some((_, text)) = told::text(&what) {
+            println!("  {:>6} ms  {}", entry.at_ms, told::line(&entry.node, &text));
         }
-        What::Channel { state, peer, capacity_sat, reason, .. } => {
-            let size = capacity_sat.map(|sat| format!(" of {} sat", msat(sat))).unwrap_or_default();
-            let reason = reason.as_ref().map(|r| format!(": {r}")).unwrap_or_default();
-            format!("channel{size} with {peer} {state}{reason}")
-        }
-        What::Broadcast { purpose, error, .. } => match error {
-            None => format!("broadcasts a transaction ({purpose})"),
-            Some(error) => format!("the chain refuses a transaction ({purpose}): {error}"),
-        },
-        What::Onion { message, .. } if is_onion(entry, "held_htlc_available") => {
-            format!("learns that a payment waits ({message})")
-        }
-        What::Onion { message, .. } if is_onion(entry, "release_held_htlc") => {
-            format!("releases the payment ({message})")
-        }
-        What::Onion { message, bytes, .. } => format!("gets {message} ({bytes} bytes)"),
-        What::Lsps { json, .. } => match json.get("method").and_then(|m| m.as_str()) {
-            Some(method) => format!("is asked {method}"),
-            None => "gets the answer".to_owned(),
-        },
-        What::Connected { peer } => format!("connected to {peer}"),
-        What::Disconnected { .. }
-        | What::Wire { .. }
-        | What::OnionSent { .. }
-        | What::Event { .. }
-        | What::Paths { .. }
-        | What::Balances { .. }
-        | What::Scene { .. }
-        | What::Note { .. }
-        | What::Block { .. } => return None,
-    })
+    }
 }
 
 /// The books as a table.
 pub fn table(summary: &Summary) -> String {
-    let rows = [
-        ("payer sent", summary.payer_sent_msat),
-        ("  routing fees, to the payer's LSP", summary.routing_fee_msat),
-        ("  opening fee, to the recipient's LSP", summary.opening_fee_msat),
-        ("  recipient received", summary.recipient_received_msat),
-    ];
-    let mut table = String::from("\nWhere every msat went\n");
-    for (what, amount) in rows {
-        table += &format!("  {what:<40} {:>16} msat\n", msat(amount));
-    }
-    table += &format!("  {:<40} {:>16} msat\n", "difference", 0);
-    table += &format!(
-        "  channel opened for it: {} sat; {} ms in all\n",
+    let books = told::books(&Payment {
+        sent_msat: summary.payer_sent_msat,
+        routing_fee_msat: summary.routing_fee_msat,
+        opening_fee_msat: summary.opening_fee_msat,
+        received_msat: summary.recipient_received_msat,
+        ..Payment::default()
+    });
+    format!(
+        "\n{books}  channel opened for it: {} sat; {} ms in all\n",
         msat(summary.channel_capacity_sat),
         msat(summary.elapsed_ms)
-    );
-    table
+    )
 }

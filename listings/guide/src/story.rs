@@ -43,14 +43,6 @@ impl Default for Setting {
     }
 }
 
-/// The heading of a scene: `Step 4: Pay over an imaginary SCID`.
-pub fn heading(id: &str, title: &str) -> String {
-    match id.strip_prefix("step-") {
-        Some(number) => format!("Step {number}: {title}"),
-        None => title.to_owned(),
-    }
-}
-
 /// All of it, from a world in which the recipient has never been, to a payer that holds the
 /// preimage.
 ///

@@ -74,7 +74,8 @@ pub fn text(what: &What) -> Option<(About, String)> {
             (Story, format!("releases the payment ({message})"))
         }
         What::Onion { message, bytes, .. } => {
-            (Traffic, format!("gets {message} ({} bytes)", grouped(*bytes as u64)))
+            let unit = if *bytes == 1 { "byte" } else { "bytes" };
+            (Traffic, format!("gets {message} ({} {unit})", grouped(*bytes as u64)))
         }
         What::Lsps { json, peer, .. } => match (json["method"].as_str(), json.get("error")) {
             (Some(method), _) => (Traffic, format!("is asked {method} by {peer}")),
