@@ -174,9 +174,10 @@ fn threads(moments: &[Moment]) -> BTreeMap<(usize, String, String), Vec<String>>
 fn field_line(field: &Field, in_text: bool) -> String {
     let value = if field.varies { "…" } else { &field.value };
     let indent = "  ".repeat(field.depth.into());
+    let says = format!("{} {value} ({})", field.name, field.meaning);
     match in_text {
-        true => format!("{indent}{} {value}", field.name),
-        false => format!("{indent}{} +{} {} {value}", field.at, field.len, field.name),
+        true => format!("{indent}{says}"),
+        false => format!("{indent}{} +{} {says}", field.at, field.len),
     }
 }
 
