@@ -40,8 +40,11 @@ struct Parts {
 impl Purse {
     /// The purse of this node. A node that starts again goes on where it stopped.
     pub(crate) fn new(name: &str, transcript: &Transcript) -> Arc<Self> {
+        let from = transcript.first_scene();
         let balances = |entry: &Entry| match &entry.what {
-            balances @ What::Balances { .. } if entry.node == name => Some(balances.clone()),
+            balances @ What::Balances { .. } if entry.node == name && entry.seq >= from => {
+                Some(balances.clone())
+            }
             _ => None,
         };
         let purse = Arc::new(Self {

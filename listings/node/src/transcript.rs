@@ -29,14 +29,21 @@ struct Inner {
     keys: Option<Mutex<HashMap<String, Arc<KeysManager>>>>,
     length: watch::Sender<u64>,
     cues: Mutex<Vec<Cue>>,
-    /// Who says what it owns when the first scene begins; `None` when it has begun.
-    purses: Mutex<Option<Vec<Weak<Purse>>>>,
+    first_scene: Mutex<FirstScene>,
 }
 
 /// A scene that begins with a certain entry.
 struct Cue {
     is_it: Box<dyn Fn(&Entry) -> bool + Send>,
     scene: What,
+}
+
+/// Where the recording begins.
+enum FirstScene {
+    /// Not yet; then these say what they own.
+    Ahead(Vec<Weak<Purse>>),
+    /// At this position.
+    From(u64),
 }
 
 impl Default for Transcript {
@@ -65,7 +72,7 @@ impl Transcript {
             keys,
             length: watch::Sender::new(0),
             cues: Mutex::default(),
-            purses: Mutex::new(Some(Vec::new())),
+            first_scene: Mutex::new(FirstScene::Ahead(Vec::new())),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -125,16 +132,29 @@ impl Transcript {
 
     /// Begins a scene now. With the first, every node says what it owns: a recording begins there.
     pub fn scene(&self, id: &str, title: &str) {
+        let from = self.position();
         self.record(DIRECTOR, What::Scene { id: id.to_owned(), title: title.to_owned() });
-        let purses = self.inner.purses.lock().unwrap().take().unwrap_or_default();
+        let mut first = self.inner.first_scene.lock().unwrap();
+        let FirstScene::Ahead(purses) = &mut *first else { return };
+        let purses = std::mem::take(purses);
+        *first = FirstScene::From(from);
+        drop(first);
         for purse in purses.iter().filter_map(Weak::upgrade) {
             purse.weigh_again();
         }
     }
 
     pub(crate) fn weigh_with_first_scene(&self, purse: &Arc<Purse>) {
-        if let Some(purses) = &mut *self.inner.purses.lock().unwrap() {
+        if let FirstScene::Ahead(purses) = &mut *self.inner.first_scene.lock().unwrap() {
             purses.push(Arc::downgrade(purse));
+        }
+    }
+
+    /// Where the first scene began, or 0: what was said before is not in the recording.
+    pub(crate) fn first_scene(&self) -> u64 {
+        match *self.inner.first_scene.lock().unwrap() {
+            FirstScene::Ahead(_) => 0,
+            FirstScene::From(at) => at,
         }
     }
 

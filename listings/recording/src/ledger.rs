@@ -77,12 +77,19 @@ pub struct Holding {
     pub towards_msat: u64,
     /// On its way from the party, for all it knows.
     pub away_msat: u64,
+    /// What it has sent on of what is on its way to it: lent until that arrives.
+    pub lent_msat: u64,
 }
 
 impl Holding {
     /// All it owns.
     pub fn owned_msat(&self) -> u64 {
         self.wallet_msat + self.spendable_msat + self.reserve_msat
+    }
+
+    /// All it owns, and what it has lent to payments under way.
+    pub fn worth_msat(&self) -> u64 {
+        self.owned_msat() + self.lent_msat
     }
 }
 
@@ -218,6 +225,9 @@ impl Book {
             parties.insert(name.clone(), said.holding().with_context(|| name.clone())?);
         }
         let away = self.settle_channels(&mut parties)?;
+        for (name, holding) in &mut parties {
+            holding.lent_msat = holding.towards_msat.min(away.get(name).copied().unwrap_or(0));
+        }
         let mut checkpoint = Checkpoint {
             scene: scene.to_owned(),
             title: title.to_owned(),
@@ -226,7 +236,7 @@ impl Book {
             payment: Payment::default(),
             parties,
         };
-        checkpoint.payment = self.payment(&checkpoint, &away);
+        checkpoint.payment = self.payment(&checkpoint);
         Ok(checkpoint)
     }
 
@@ -281,17 +291,13 @@ impl Book {
         Ok(away)
     }
 
-    fn payment(&self, now: &Checkpoint, away: &BTreeMap<String, u64>) -> Payment {
+    fn payment(&self, now: &Checkpoint) -> Payment {
         let sum = |of: fn(&Account) -> u64| self.accounts.values().map(of).sum::<u64>();
-        // What a node has sent on is covered by what is on its way to it.
-        let covered = |(name, holding): (&String, &Holding)| {
-            holding.towards_msat.min(away.get(name).copied().unwrap_or(0))
-        };
-        let covered: u64 = now.parties.iter().map(covered).sum();
+        let lent: u64 = now.parties.values().map(|holding| holding.lent_msat).sum();
         let leaving = |holding: &Holding| holding.away_msat.saturating_sub(holding.towards_msat);
         Payment {
             sent_msat: sum(|account| account.paid) + now.parties.values().map(leaving).sum::<u64>(),
-            in_flight_msat: now.htlcs_msat - covered,
+            in_flight_msat: now.htlcs_msat - lent,
             routing_fee_msat: sum(|account| account.earned - account.skimmed),
             opening_fee_msat: sum(|account| account.skimmed),
             skimmed_msat: sum(|account| account.skim_seen),
@@ -372,6 +378,7 @@ impl Said {
             reserve_msat: sum(|channel| channel.reserve_msat),
             towards_msat: sum(|channel| channel.pending_msat.0),
             away_msat: sum(|channel| channel.pending_msat.1),
+            lent_msat: 0,
         })
     }
 }
