@@ -5,6 +5,7 @@
 
 mod claims;
 mod dates;
+mod numbers;
 mod spelling;
 mod style;
 mod text;

@@ -56,9 +56,20 @@ pub fn prose(page: &str) -> Vec<Prose> {
 
 /// Without `{{directives}}` and what stands in double quotes.
 pub fn unquoted(text: &str) -> String {
-    let text = between(text, "{{", "}}");
+    let text = without_directives(text);
     let text = between(&text, "“", "”");
     between(&text, "\"", "\"")
+}
+
+/// What stands within `{{` and `}}`.
+pub fn directives(text: &str) -> Vec<&str> {
+    let inside = text.split("{{").skip(1);
+    inside.filter_map(|rest| Some(rest.split_once("}}")?.0)).collect()
+}
+
+/// Without `{{directives}}`.
+pub fn without_directives(text: &str) -> String {
+    between(text, "{{", "}}")
 }
 
 fn between(text: &str, open: &str, close: &str) -> String {
