@@ -88,8 +88,35 @@ fn has_scid(json: &Value) -> bool {
     json["result"].get("jit_channel_scid").is_some()
 }
 
-/// Shortened ids (`0123abcd…`, or with an output, `0123abcd…:1`) become `…`.
+/// What stands between these is a number that differs from run to run: an SCID in LDK's own words,
+/// a moment in time.
+const NUMBERS: [(&str, &str); 2] = [("_scid: ", " "), ("", "s after the Unix epoch")];
+
 fn masked(text: &str) -> String {
+    let mut text = without_ids(text);
+    for (before, after) in NUMBERS {
+        text = without_numbers(&text, before, after);
+    }
+    text
+}
+
+fn without_numbers(text: &str, before: &str, after: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(|c: char| c.is_ascii_digit()) {
+        let (head, tail) = rest.split_at(at);
+        let digits = tail.find(|c: char| !c.is_ascii_digit()).unwrap_or(tail.len());
+        let (number, tail) = tail.split_at(digits);
+        let is_one = head.ends_with(before) && tail.starts_with(after);
+        out.push_str(head);
+        out.push_str(if is_one { "…" } else { number });
+        rest = tail;
+    }
+    out + rest
+}
+
+/// Shortened ids (`0123abcd…`, or with an output, `0123abcd…:1`) become `…`.
+fn without_ids(text: &str) -> String {
     let mut pieces = text.split('…').peekable();
     let mut out = String::with_capacity(text.len());
     let mut after_id = false;
@@ -133,32 +160,30 @@ fn thread(moment: &Moment) -> Option<String> {
         What::Paths { .. } => format!("router of {node}"),
         What::Channel { peer, .. } => format!("channel of {node} with {peer}"),
         What::Broadcast { .. } => format!("transactions of {node}"),
-        What::Balances { .. } => format!("balances of {node}"),
         What::Note { .. } | What::Scene { .. } => "the director".to_owned(),
-        What::Block { .. } | What::OnionSent { .. } => return None,
+        What::Block { .. } | What::OnionSent { .. } | What::Balances { .. } => return None,
     })
 }
 
 /// Scene and thread to the lines in it, the scenes numbered in their order.
-fn threads(moments: &[Moment]) -> BTreeMap<(usize, String, String), Vec<String>> {
-    let mut order: Vec<&str> = Vec::new();
-    let mut threads: BTreeMap<_, Vec<String>> = BTreeMap::new();
-    for moment in moments {
-        if order.last() != Some(&&*moment.scene) {
-            order.push(&moment.scene);
+type Threads = BTreeMap<(usize, String, String), Vec<String>>;
+
+fn threads(moments: &[Moment]) -> Threads {
+    let mut threads = Threads::new();
+    let mut owned = BTreeMap::new();
+    let scenes = moments.chunk_by(|one, next| one.scene == next.scene);
+    for (at, scene) in scenes.enumerate() {
+        let key = |thread: String| (at, scene[0].scene.clone(), thread);
+        for moment in scene {
+            if let Some(thread) = thread(moment) {
+                threads.entry(key(thread)).or_default().extend(lines(moment));
+            }
         }
-        let Some(thread) = thread(moment) else { continue };
-        let lines = threads.entry((order.len(), moment.scene.clone(), thread)).or_default();
-        // What a node owns while messages go to and fro is a matter of moments; what it owns in the
-        // end is not.
-        if matches!(moment.what, What::Balances { .. }) {
-            lines.clear();
-        }
-        lines.push(line(moment));
-        for explained in &moment.explained {
-            lines.push(format!("  {}", explained.title));
-            let line = |field| format!("    {}", field_line(field, explained.text));
-            lines.extend(explained.fields.iter().map(line));
+        for (node, balances) in balances(scene) {
+            let before = owned.insert(node.to_owned(), balances.clone()).unwrap_or_default();
+            if before != balances {
+                threads.insert(key(format!("balances of {node}")), vec![balances]);
+            }
         }
     }
     for ((_, _, thread), lines) in &mut threads {
@@ -168,6 +193,30 @@ fn threads(moments: &[Moment]) -> BTreeMap<(usize, String, String), Vec<String>>
         }
     }
     threads
+}
+
+/// What each node owns at the end of a scene; empty if that is nothing. What it owns while messages go
+/// to and fro is a matter of moments, and a node that never had anything may say so or not.
+fn balances(scene: &[Moment]) -> BTreeMap<&str, String> {
+    let mut last = BTreeMap::new();
+    for moment in scene {
+        if let What::Balances { onchain_sat, channels, .. } = &moment.what {
+            let something = *onchain_sat > 0 || !channels.is_empty();
+            let line = if something { line(moment) } else { String::new() };
+            last.insert(&*moment.node, line);
+        }
+    }
+    last
+}
+
+fn lines(moment: &Moment) -> Vec<String> {
+    let mut lines = vec![line(moment)];
+    for explained in &moment.explained {
+        lines.push(format!("  {}", explained.title));
+        let line = |field| format!("    {}", field_line(field, explained.text));
+        lines.extend(explained.fields.iter().map(line));
+    }
+    lines
 }
 
 /// In text a field begins and ends where the ones before it let it.
@@ -193,9 +242,8 @@ pub fn difference(kept: &Recording, fresh: &Recording) -> String {
     keys.sort();
     keys.dedup();
     for key in keys {
-        let text = |threads: &BTreeMap<_, Vec<String>>| {
-            threads.get(key).map(|lines| lines.join("\n")).unwrap_or_default()
-        };
+        let text =
+            |threads: &Threads| threads.get(key).map(|lines| lines.join("\n")).unwrap_or_default();
         section(&mut out, &format!("scene {}, {}", key.1, key.2), &text(&old), &text(&new));
     }
     out
@@ -267,6 +315,14 @@ mod tests {
         assert_eq!(difference(&kept, &event("4567cdef", "1x20x3", 5)), "");
         let shown = difference(&kept, &event("0123abcd", "1x2x3", 6));
         assert!(shown.contains("\"msat\":6") && !shown.contains("0123abcd"), "{shown}");
+    }
+
+    #[test]
+    fn numbers_of_one_run_in_a_text_do_not_count() {
+        let text = "InvalidForward { requested_forward_scid: 1099606130688 } of 5 sat";
+        assert_eq!(masked(text), "InvalidForward { requested_forward_scid: … } of 5 sat");
+        let text = "the lease ran out 1795385868s after the Unix epoch, 12s ago";
+        assert_eq!(masked(text), "the lease ran out …s after the Unix epoch, 12s ago");
     }
 
     #[test]
