@@ -145,12 +145,10 @@ impl Node {
         let channels =
             self.pen.purse.between_messages(|| self.channel_manager.list_usable_channels());
         channels.iter().all(|channel| {
-            let inbound = channel.pending_inbound_htlcs.iter();
-            let outbound = channel.pending_outbound_htlcs.iter();
-            inbound.map(|h| h.state == Some(InboundHTLCStateDetails::Committed)).all(|rests| rests)
-                && outbound
-                    .map(|h| h.state == Some(OutboundHTLCStateDetails::Committed))
-                    .all(|rests| rests)
+            let mut inbound = channel.pending_inbound_htlcs.iter();
+            let mut outbound = channel.pending_outbound_htlcs.iter();
+            inbound.all(|htlc| htlc.state == Some(InboundHTLCStateDetails::Committed))
+                && outbound.all(|htlc| htlc.state == Some(OutboundHTLCStateDetails::Committed))
         })
     }
 
