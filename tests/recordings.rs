@@ -1,6 +1,6 @@
 //! Every recording that the book shows is played again, and is still what the nodes do.
 
-use guide::record::{self, LANES};
+use guide::record;
 use recording::entry::{DIRECTOR, What};
 use recording::{Recording, compare};
 use regtest::Chain;
@@ -70,7 +70,8 @@ fn every_recording_is_of_this_ldk_and_about_known_parties() {
         let name = &recording.header.name;
         assert_eq!(Some(&*recording.header.ldk), versions.of("lightning"), "{name}");
         for moment in &recording.moments {
-            let known = LANES.iter().any(|(id, _)| *id == moment.node) || moment.node == DIRECTOR;
+            let lanes = &recording.header.lanes;
+            let known = lanes.iter().any(|lane| lane.id == moment.node) || moment.node == DIRECTOR;
             assert!(known, "{name}: {} has no lane", moment.node);
         }
         assert!(matches!(recording.moments[0].what, What::Scene { .. }), "{name}");

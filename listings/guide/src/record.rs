@@ -43,6 +43,9 @@ pub const LANES: [(&str, &str); 4] = [
     ("recipient", "Recipient"),
 ];
 
+/// Who else pays, where two do; the next lane after the payer's.
+const SECOND_PAYER: (&str, &str) = ("payer-2", "Second payer");
+
 /// What recording a scenario came to.
 #[derive(Debug)]
 pub enum Outcome {
@@ -138,5 +141,7 @@ fn moments(transcript: &Transcript) -> Vec<Moment> {
 fn lanes(moments: &[Moment]) -> Vec<Lane> {
     let acts = |id: &str| moments.iter().any(|moment| moment.node == id);
     let lane = |(id, label): (&str, &str)| Lane { id: id.to_owned(), label: label.to_owned() };
-    LANES.into_iter().filter(|(id, _)| acts(id)).map(lane).collect()
+    let (first, rest) = LANES.split_at(1);
+    let known = first.iter().chain([&SECOND_PAYER]).chain(rest).copied();
+    known.filter(|(id, _)| acts(id)).map(lane).collect()
 }

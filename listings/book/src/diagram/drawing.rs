@@ -350,7 +350,7 @@ impl Pen {
         let room = (room - DOT - EDGE - 8.0).min(self.sheet.label);
         let mut lines = Vec::new();
         for (class, text) in parts {
-            let text = text.map_or("", |text| text.as_str());
+            let text = &*clipped(text.map_or("", |text| text.as_str()));
             let fits = wrap(text, room, CHARACTER).len() < 2;
             // Amounts stand below each other, or side by side.
             let parts =
@@ -420,6 +420,14 @@ impl Pen {
     }
 }
 
+/// The beginning of what is too long for a drawing; the list has all of it.
+fn clipped(text: &str) -> String {
+    const MOST: usize = 110;
+    let Some((end, _)) = text.char_indices().nth(MOST) else { return text.to_owned() };
+    let whole = text[..end].rfind(' ').unwrap_or(end);
+    format!("{} …", &text[..whole])
+}
+
 /// Breaks a text into lines of at most `width`, if its words let it.
 pub(super) fn wrap(text: &str, width: f64, character: f64) -> Vec<String> {
     let fits = |line: &str| line.chars().count() as f64 * character <= width;
@@ -438,7 +446,13 @@ pub(super) fn wrap(text: &str, width: f64, character: f64) -> Vec<String> {
         let joints = |c: char| matches!(c, '_' | '.' | ':' | '/' | '-');
         let pieces: Vec<_> =
             if fits(word) { vec![word] } else { word.split_inclusive(joints).collect() };
-        for piece in pieces {
+        for mut piece in pieces {
+            while !fits(piece) {
+                let most = (width / character).max(1.0) as usize;
+                let Some((at, _)) = piece.char_indices().nth(most) else { break };
+                add(between, &piece[..at]);
+                (between, piece) = ("", &piece[at..]);
+            }
             add(between, piece);
             between = "";
         }

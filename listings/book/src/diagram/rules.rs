@@ -83,6 +83,9 @@ const STATES: [(&str, &str, Level); 17] = [
     ("paths", "refused", Brief),
 ];
 
+/// Why an HTLC fails that failed at another node.
+const DOWNSTREAM: &str = "Downstream";
+
 fn listed(table: &[(&str, Level)], name: &str) -> Option<Level> {
     table.iter().find(|(listed, _)| *listed == name).map(|(_, level)| *level)
 }
@@ -104,7 +107,12 @@ pub(super) fn level(what: &What) -> Option<Level> {
             false => listed(&MESSAGES, message).unwrap_or(Full),
         },
         What::Onion { message, .. } => listed(&ONION, message).unwrap_or(Brief),
-        What::Event { name, .. } => listed(&EVENTS, name).unwrap_or(Full),
+        What::Event { name, detail } => match detail["failure_reason"].as_str() {
+            Some(DOWNSTREAM) => Full,
+            _ => listed(&EVENTS, name).unwrap_or(Full),
+        },
+        // The message that passes the failure on says so.
+        What::Htlc { reason: Some(reason), .. } if reason == DOWNSTREAM => Full,
         What::Htlc { state, skimmed_fee_msat, .. } => match state {
             HtlcState::Requested | HtlcState::Claimable => Usual,
             HtlcState::Forwarded if *skimmed_fee_msat == 0 => Usual,
@@ -146,25 +154,30 @@ pub(super) fn is_upkeep(what: &What) -> bool {
     UPKEEP.contains(&name.as_str())
 }
 
-/// The event of LDK that a state follows from, which then needs no row of its own.
-pub(super) fn event_of(what: &What) -> Option<&'static str> {
-    Some(match what {
+/// The events of LDK that a state may follow from, which then need no row of their own.
+pub(super) fn events_of(what: &What) -> &'static [&'static str] {
+    match what {
         What::Htlc { state, .. } => match state {
-            HtlcState::Intercepted => "HTLCIntercepted",
-            HtlcState::Forwarded => "PaymentForwarded",
-            HtlcState::Claimable => "PaymentClaimable",
-            HtlcState::Claimed => "PaymentClaimed",
-            HtlcState::Paid => "PaymentSent",
-            HtlcState::Failed => "PaymentFailed",
-            HtlcState::Requested | HtlcState::Refused => return None,
+            HtlcState::Intercepted => &["HTLCIntercepted"],
+            HtlcState::Forwarded => &["PaymentForwarded"],
+            HtlcState::Claimable | HtlcState::Refused => &["PaymentClaimable"],
+            HtlcState::Claimed => &["PaymentClaimed"],
+            HtlcState::Paid => &["PaymentSent"],
+            HtlcState::Failed => &["PaymentFailed", "HTLCHandlingFailed"],
+            HtlcState::Requested => &[],
         },
-        What::Offer { state, .. } if state == "persisted" => "PersistStaticInvoice",
-        What::Offer { state, .. } if state == "served" => "StaticInvoiceRequested",
-        What::Channel { state, .. } if state == "requested" => "OpenChannelRequest",
-        What::Channel { state, .. } if state == "pending" => "ChannelPending",
-        What::Channel { state, .. } if state == "ready" => "ChannelReady",
-        _ => return None,
-    })
+        What::Offer { state, .. } if state == "persisted" => &["PersistStaticInvoice"],
+        What::Offer { state, .. } if state == "served" => &["StaticInvoiceRequested"],
+        What::Offer { state, .. } if state == "refused" => &["PersistStaticInvoice"],
+        What::Channel { state, .. } => match state.as_str() {
+            "requested" | "refused" => &["OpenChannelRequest"],
+            "pending" => &["ChannelPending"],
+            "ready" => &["ChannelReady"],
+            "closed" => &["ChannelClosed"],
+            _ => &[],
+        },
+        _ => &[],
+    }
 }
 
 /// Whether a reader asks why: then the reason stands in the drawing.

@@ -4,7 +4,7 @@ use recording::entry::{DIRECTOR, HtlcState, What};
 use recording::view::{Kind, Step, grouped};
 use recording::{Lane, Moment, Recording};
 use serde_json::Value;
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use super::rules::{self, Level};
 
@@ -224,10 +224,8 @@ struct Teller<'a> {
     kept: HashMap<usize, Vec<Letter>>,
     /// By the moment it arrived: who had kept it.
     arrived: HashMap<usize, String>,
-    /// By the moment of a state: the event of LDK it follows from.
-    events: BTreeMap<usize, &'static str>,
-    /// The moments of those events.
-    told: HashSet<usize>,
+    /// By the moment of a state: that of the event of LDK it follows from.
+    events: BTreeMap<usize, usize>,
     /// Pairs of lanes that are committing, and the row that stands for it.
     dances: HashMap<(usize, usize), usize>,
     /// Whether an invoice is at its server.
@@ -248,7 +246,6 @@ impl<'a> Teller<'a> {
         };
         let power = lanes.iter().map(|lane| begins(lane).unwrap_or(Power::Online)).collect();
         let (kept, arrived) = letters(&recording.moments);
-        let (events, told) = events(&recording.moments);
         Self {
             lanes,
             moments: &recording.moments,
@@ -256,8 +253,7 @@ impl<'a> Teller<'a> {
             power,
             kept,
             arrived,
-            events,
-            told,
+            events: events(&recording.moments),
             dances: HashMap::new(),
             served: false,
         }
@@ -292,7 +288,7 @@ impl<'a> Teller<'a> {
             return Ok(());
         }
         if moment.node == DIRECTOR {
-            group.rows.push(row(Shape::Aside(step.text.clone()), &step.detail));
+            group.rows.push(row(Shape::Aside(readable(&step.text)), &step.detail));
             return Ok(());
         }
         let at = self.lane(&moment.node)?;
@@ -342,27 +338,32 @@ impl<'a> Teller<'a> {
                 self.dances.remove(&pair);
             }
         }
+        // The state that follows from an event tells it.
+        let told = self.level < Level::Full && self.events.values().any(|told| *told == moment.n);
+        if told {
+            return Ok(());
+        }
         if least > self.level {
-            if !self.told.contains(&moment.n) {
-                fold(group, is_message, &step.text);
-            }
+            fold(group, is_message, &step.text);
             return Ok(());
         }
         group.rows.push(self.row(moment, step, at, from, least));
         Ok(())
     }
 
-    /// The size of the channel that a peer offers: the next thing that either side says of it.
+    /// The size of the channel that a peer offers, where the nearest of the two says it.
     fn capacity(&self, offer: &Moment, peer: &str) -> Option<u64> {
-        self.moments[offer.n..].iter().find_map(|moment| match &moment.what {
-            What::Channel { peer: with, capacity_sat, .. }
-                if (moment.node == offer.node && with == peer)
-                    || (moment.node == peer && *with == offer.node) =>
+        let said = self.moments.iter().filter_map(|moment| match &moment.what {
+            What::Channel { state, peer: with, capacity_sat: Some(sat), .. }
+                if matches!(state.as_str(), "opening" | "requested")
+                    && ((moment.node == offer.node && with == peer)
+                        || (moment.node == peer && *with == offer.node)) =>
             {
-                *capacity_sat
+                Some((moment.n.abs_diff(offer.n), *sat))
             }
             _ => None,
-        })
+        });
+        said.min().map(|(_, sat)| sat)
     }
 
     /// Adds a message to the row that stands for its exchange.
@@ -461,7 +462,8 @@ impl<'a> Teller<'a> {
             }
             _ => {
                 let amount = match what {
-                    What::Htlc { amount_msat, skimmed_fee_msat, .. } => {
+                    // A node does not always know what it was about.
+                    What::Htlc { amount_msat, skimmed_fee_msat, .. } if *amount_msat > 0 => {
                         Some(money(*amount_msat, *skimmed_fee_msat))
                     }
                     _ => None,
@@ -483,9 +485,22 @@ impl<'a> Teller<'a> {
                     What::Htlc { state: HtlcState::Requested, .. } => "asks to pay".to_owned(),
                     _ => step.text.clone(),
                 };
-                if let Some(event) = self.events.get(&moment.n) {
-                    detail.push(format!("event {event}"));
-                }
+                let event = self.events.get(&moment.n).map(|n| &self.moments[*n].what);
+                let more = match event {
+                    Some(What::Event { name, detail: fields }) => {
+                        detail.push(format!("event {name}"));
+                        // What LDK itself says is what a reader finds in a log.
+                        let said = fields["reason"].as_str().filter(|_| name == "PaymentFailed");
+                        match said {
+                            Some(said) => {
+                                detail.extend(more);
+                                Some(said.to_owned())
+                            }
+                            None => more,
+                        }
+                    }
+                    _ => more,
+                };
                 Shape::Mark { at, money: step.kind == Kind::Money, text, amount, more }
             }
         };
@@ -509,52 +524,57 @@ fn fold(group: &mut Group, message: bool, name: &str) {
     folded.push(Folded { message, name: name.to_owned() });
 }
 
-/// Which of LDK's events the states follow from.
-fn events(moments: &[Moment]) -> (BTreeMap<usize, &'static str>, HashSet<usize>) {
+/// Which of LDK's events the states follow from: moments of states to moments of events.
+fn events(moments: &[Moment]) -> BTreeMap<usize, usize> {
     /// The nodes note the state soon after the event; something else may come between.
     const NEAR: usize = 3;
-    let mut events = BTreeMap::new();
-    let mut told = HashSet::new();
+    let mut events: BTreeMap<usize, usize> = BTreeMap::new();
     for moment in moments {
-        let Some(event) = rules::event_of(&moment.what) else { continue };
+        let names = rules::events_of(&moment.what);
         let before = moments[..moment.n].iter().rev();
-        let own = before.filter(|earlier| earlier.node == moment.node && !earlier.background);
-        let found = own.take(NEAR).find(|earlier| {
-            let name = matches!(&earlier.what, What::Event { name, .. } if name == event);
-            name && !told.contains(&earlier.n)
+        let own = before.filter(|earlier| {
+            let counts = !earlier.background && !matches!(earlier.what, What::Balances { .. });
+            earlier.node == moment.node && counts
         });
-        if let Some(found) = found {
-            told.insert(found.n);
-            events.insert(moment.n, event);
-        }
+        let found = own.take(NEAR).find(|earlier| {
+            let named =
+                matches!(&earlier.what, What::Event { name, .. } if names.contains(&&**name));
+            named && !events.values().any(|told| *told == earlier.n)
+        });
+        events.extend(found.map(|found| (moment.n, found.n)));
     }
-    (events, told)
+    events
 }
 
 /// Follows onion messages through mailboxes. A mailbox says that it keeps one, not which; which it was
 /// shows when it is delivered, in the same order.
 fn letters(moments: &[Moment]) -> (HashMap<usize, Vec<Letter>>, HashMap<usize, String>) {
-    /// The moments at which the letters in one mailbox were kept; `delivered` have left it.
+    /// The moments at which the letters in one mailbox were kept; `delivered` have left it. One that
+    /// was kept before the recording begins, or is delivered once more, has none.
     #[derive(Default)]
     struct Mailbox {
         kept: VecDeque<usize>,
-        delivered: VecDeque<usize>,
+        delivered: VecDeque<Option<usize>>,
     }
     let mut boxes: BTreeMap<(&str, &str), Mailbox> = BTreeMap::new();
     let mut kept: HashMap<usize, Vec<Letter>> = HashMap::new();
     let mut arrived = HashMap::new();
-    for moment in moments.iter().filter(|moment| !moment.background && !moment.again) {
+    for moment in moments {
         match &moment.what {
             What::Mailbox { state, peer, messages, .. } => {
                 let mailbox = boxes.entry((&moment.node, peer)).or_default();
-                match state.as_str() {
-                    "kept" => mailbox.kept.extend(std::iter::repeat_n(moment.n, *messages)),
-                    "delivered" => {
-                        let count = (*messages).min(mailbox.kept.len());
-                        mailbox.delivered.extend(mailbox.kept.drain(..count));
+                for _ in 0..*messages {
+                    match state.as_str() {
+                        "kept" => mailbox.kept.push_back(moment.n),
+                        "delivered" => mailbox.delivered.push_back(mailbox.kept.pop_front()),
+                        _ => {}
                     }
-                    _ => {}
                 }
+            }
+            // What has not arrived by now does not.
+            What::Stopped => {
+                let own = boxes.iter_mut().filter(|((_, peer), _)| *peer == moment.node);
+                own.for_each(|(_, mailbox)| mailbox.delivered.clear());
             }
             What::Onion { message, from: Some(maker), .. } => {
                 let mut own = boxes
@@ -563,8 +583,9 @@ fn letters(moments: &[Moment]) -> (HashMap<usize, Vec<Letter>>, HashMap<usize, S
                 let letter = own.find_map(|((holder, _), mailbox)| {
                     mailbox.delivered.pop_front().map(|kept| (*holder, kept))
                 });
-                if let Some((holder, at)) = letter {
-                    arrived.insert(moment.n, holder.to_owned());
+                let Some((holder, at)) = letter else { continue };
+                arrived.insert(moment.n, holder.to_owned());
+                if let Some(at) = at {
                     kept.entry(at)
                         .or_default()
                         .push(Letter { maker: maker.clone(), message: message.clone() });
@@ -586,14 +607,41 @@ fn money(amount_msat: u64, skimmed_fee_msat: u64) -> String {
 
 /// Why it happened.
 fn reason(what: &What, step: &Step) -> Option<String> {
+    const NAMES: [&str; 4] = ["error", "why", "reason", "failure_reason"];
     let reason = match what {
         What::Htlc { reason, .. } | What::Mailbox { reason, .. } | What::Channel { reason, .. } => {
             reason.clone()
         }
         What::Broadcast { error, .. } => error.clone(),
+        What::Lease { detail, .. }
+        | What::Offer { detail, .. }
+        | What::Paths { detail, .. }
+        | What::Event { detail, .. } => {
+            let said = NAMES.iter().find_map(|name| detail[name].as_str());
+            said.map(str::to_owned).or_else(|| fields(detail))
+        }
         _ => Some(step.detail.clone()),
     };
-    reason.filter(|reason| !reason.is_empty())
+    // As LDK writes it in Rust.
+    let bare = |reason: String| {
+        let inner =
+            reason.strip_prefix("Local { reason: ").and_then(|rest| rest.strip_suffix(" }"));
+        inner.map(str::to_owned).unwrap_or(reason)
+    };
+    reason.map(bare).map(|reason| readable(&reason)).filter(|reason| !reason.is_empty())
+}
+
+/// With amounts in groups of three digits.
+fn readable(text: &str) -> String {
+    let words: Vec<_> = text.split(' ').collect();
+    let word = |(at, word): (usize, &&str)| {
+        let of_money = words.get(at + 1).is_some_and(|unit| unit.contains("sat"));
+        match word.parse::<u64>() {
+            Ok(number) if of_money => grouped(number),
+            _ => (*word).to_owned(),
+        }
+    };
+    words.iter().enumerate().map(word).collect::<Vec<_>>().join(" ")
 }
 
 /// What a wallet buys: the intercept SCID and the LSP's CLTV delta.
