@@ -17,15 +17,16 @@ use tokio::process::{Child, Command};
 
 /// A width to read at.
 #[derive(Clone, Copy)]
-struct Screen {
+pub(crate) struct Screen {
     name: &'static str,
     width: u32,
     height: u32,
-    mobile: bool,
+    pub(crate) mobile: bool,
 }
 
-const PHONE: Screen = Screen { name: "phone", width: 360, height: 740, mobile: true };
-const DESKTOP: Screen = Screen { name: "desktop", width: 1440, height: 900, mobile: false };
+pub(crate) const PHONE: Screen = Screen { name: "phone", width: 360, height: 740, mobile: true };
+pub(crate) const DESKTOP: Screen =
+    Screen { name: "desktop", width: 1440, height: 900, mobile: false };
 
 /// The most that a page may move over the network, compressed, fonts included.
 const HEAVIEST: u64 = 200_000;
@@ -56,16 +57,16 @@ fn program(variable: &str, names: &[&str]) -> Option<PathBuf> {
 }
 
 /// The checks that run in each page.
-fn axe() -> Option<&'static str> {
+pub(crate) fn axe() -> Option<&'static str> {
     static AXE: OnceLock<Option<String>> = OnceLock::new();
     let path = guide::book::root().unwrap().join("tests/browser/node_modules/axe-core/axe.min.js");
     AXE.get_or_init(|| std::fs::read_to_string(path).ok()).as_deref()
 }
 
 /// A session of a browser of its own, at a served copy of the book.
-struct Browser {
-    client: Client,
-    base: String,
+pub(crate) struct Browser {
+    pub(crate) client: Client,
+    pub(crate) base: String,
     _driver: Child,
     _profile: tempfile::TempDir,
     server: tokio::task::JoinHandle<()>,
@@ -97,7 +98,7 @@ impl WebDriverCompatibleCommand for Vendor {
 
 impl Browser {
     /// A browser at the book, or none and a word about it.
-    async fn open() -> Option<Self> {
+    pub(crate) async fn open() -> Option<Self> {
         let chromium = program("CHROMIUM", &["chromium", "chromium-browser", "google-chrome"]);
         let driver = program("CHROMEDRIVER", &["chromedriver"]);
         let (Some(chromium), Some(driver), Some(_)) = (&chromium, &driver, axe()) else {
@@ -130,12 +131,12 @@ impl Browser {
         Some(Self { client, base, _driver: child, _profile: profile, server })
     }
 
-    async fn cdp(&self, command: &str, parameters: Value) -> Value {
+    pub(crate) async fn cdp(&self, command: &str, parameters: Value) -> Value {
         let body = json!({ "cmd": command, "params": parameters });
         self.client.issue_cmd(Vendor("goog/cdp/execute", body)).await.unwrap()
     }
 
-    async fn at(&self, screen: Screen) {
+    pub(crate) async fn at(&self, screen: Screen) {
         let size = json!({
             "width": screen.width, "height": screen.height,
             "deviceScaleFactor": 1, "mobile": screen.mobile,
@@ -143,21 +144,21 @@ impl Browser {
         self.cdp("Emulation.setDeviceMetricsOverride", size).await;
     }
 
-    async fn in_colours(&self, scheme: &str) {
+    pub(crate) async fn in_colours(&self, scheme: &str) {
         let media = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
         self.cdp("Emulation.setEmulatedMedia", media).await;
     }
 
-    async fn go(&self, page: &str) {
+    pub(crate) async fn go(&self, page: &str) {
         self.client.goto(&format!("{}/{page}", self.base)).await.unwrap();
     }
 
-    async fn eval(&self, script: &str) -> Value {
+    pub(crate) async fn eval(&self, script: &str) -> Value {
         self.client.execute(script, Vec::new()).await.unwrap()
     }
 
     /// Waits until a condition holds in the page.
-    async fn until(&self, condition: &str) {
+    pub(crate) async fn until(&self, condition: &str) {
         let script = format!(
             "const done = arguments[0], end = performance.now() + 20000;
              (function look() {{
@@ -172,20 +173,20 @@ impl Browser {
         assert_eq!(answer, "yes", "never true: {condition}");
     }
 
-    async fn press(&self, keys: &str) {
+    pub(crate) async fn press(&self, keys: &str) {
         let focused = self.client.active_element().await.unwrap();
         focused.send_keys(keys).await.unwrap();
     }
 
     /// What the console and the network complained of since the last call.
-    async fn complaints(&self) -> Vec<String> {
+    pub(crate) async fn complaints(&self) -> Vec<String> {
         let log = self.client.issue_cmd(Vendor("se/log", json!({ "type": "browser" }))).await;
         let log = log.unwrap();
         let entries = log.as_array().cloned().unwrap_or_default();
         entries.iter().map(|entry| format!("console: {}", entry["message"])).collect()
     }
 
-    async fn close(self) {
+    pub(crate) async fn close(self) {
         self.client.clone().close().await.unwrap();
     }
 }
@@ -244,7 +245,7 @@ fn pages() -> Vec<String> {
 }
 
 /// Everything wider than the screen, unless it scrolls in a box of its own.
-const OVERFLOW: &str = "
+pub(crate) const OVERFLOW: &str = "
     const width = document.documentElement.clientWidth, wide = [];
     if (document.documentElement.scrollWidth > width) wide.push('the page is ' + document.documentElement.scrollWidth + ' wide');
     const scrolls = (e) => { for (; e && e !== document.body; e = e.parentElement) if (/auto|scroll|hidden|clip/.test(getComputedStyle(e).overflowX)) return true; return false; };
@@ -255,7 +256,7 @@ const OVERFLOW: &str = "
     return wide;";
 
 /// axe-core's serious and critical findings.
-const ACCESSIBLE: &str = "
+pub(crate) const ACCESSIBLE: &str = "
     const done = arguments[0];
     axe.run(document, { resultTypes: ['violations'] }).then(
         (found) => done(found.violations.filter((v) => v.impact === 'serious' || v.impact === 'critical')
@@ -282,7 +283,7 @@ async fn every_page(screen: Screen, scheme: &str) {
     assert!(wrong.is_empty(), "{}, {scheme}:\n{}", screen.name, wrong.join("\n"));
 }
 
-fn texts(value: &Value) -> Vec<String> {
+pub(crate) fn texts(value: &Value) -> Vec<String> {
     let items = value.as_array().cloned().unwrap_or_default();
     items.iter().map(|item| item.as_str().unwrap_or_default().to_owned()).collect()
 }

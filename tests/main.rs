@@ -13,6 +13,7 @@ mod liquidity;
 mod live;
 mod money;
 mod offers;
+mod player;
 mod prose;
 mod recorded;
 mod recorded_lsps2;

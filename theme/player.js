@@ -301,9 +301,12 @@
     if (kind === "scene") parts.push(legend);
     if (explained?.length) parts.push(bytesView(explained, step.text));
     const focused = now.contains(document.activeElement);
+    if (!timer) now.style.minHeight = "";
     now.replaceChildren(...parts);
     if (focused) root.focus({ preventScroll: true });
     now.scrollTop = 0;
+    // Where the states stand below it, they stand still while steps go by.
+    now.style.minHeight = timer ? now.offsetHeight + "px" : "";
   };
 
   // Lines of a party's state in one order, whichever came first.
@@ -389,9 +392,13 @@
       return card;
     });
     state.replaceChildren(channels, ...cards);
-    // Where the pane has a height of its own, the change is in sight.
+    // Where the pane has a height of its own, the change is in sight, and the keyboard can scroll it.
     const news = state.querySelector(".changed");
     if (news && getComputedStyle(state).overflowY === "auto") within(state, news);
+    for (const pane of [now, state]) {
+      if (getComputedStyle(pane).overflowY === "auto" && pane.scrollHeight > pane.clientHeight) pane.tabIndex = 0;
+      else pane.removeAttribute("tabindex");
+    }
   };
 
   let telling = 0;
@@ -503,6 +510,7 @@
   };
   const step = (way) => {
     pause();
+    if (way < 0) follow(false);
     go(at + way);
   };
 

@@ -91,8 +91,8 @@ impl<'a> Player<'a> {
              <div class=\"story\"><ul class=\"lanes\" aria-hidden=\"true\">{lanes}</ul>\n\
              <ol class=\"acts\">{list}</ol></div>\n\
              {LEGEND}\n\
-             <div class=\"now scripted\"></div>\n\
-             <div class=\"state scripted\"></div>\n\
+             <div class=\"now scripted\" role=\"group\" aria-label=\"The step\"></div>\n\
+             <div class=\"state scripted\" role=\"group\" aria-label=\"The nodes after it\"></div>\n\
              </div>\n\
              {TRANSPORT}\n\
              <script type=\"application/json\" class=\"recording\">{data}</script>\n\
