@@ -196,7 +196,11 @@ fn messages(recording: &Recording, specs: &[String]) -> Result<Shown, String> {
     for spec in specs {
         let moment = names.one(&Spec::read(recording, spec)?)?;
         only = Some(moment.n);
-        captions.push(names.name(moment).unwrap_or_default().to_owned());
+        let name = names.name(moment).unwrap_or_default();
+        captions.push(match specs.len() {
+            1 => told_of(recording, moment, name, None),
+            _ => name.to_owned(),
+        });
         let text = match &moment.what {
             What::Lsps { json, .. } => {
                 languages.push("json");
@@ -318,24 +322,26 @@ fn table(recording: &Recording, spec: &str, rest: &[String]) -> Result<Shown, St
     for field in fields.iter().filter(|field| deep || field.depth == depth) {
         rows.push_str(&row(layer, field, field.depth - depth)?);
     }
-    let mut caption = told_of(recording, moment, names.name(moment).unwrap_or_default());
-    if let Some(part) = part {
-        let _ = write!(caption, ": {part}");
-    }
+    let caption = told_of(recording, moment, names.name(moment).unwrap_or_default(), part);
     Ok((Body::Table(rows), caption, Some(moment.n).filter(|_| !moment.background)))
 }
 
-/// `Payer's LSP → Recipient's LSP: update_add_htlc, 1 457 bytes`.
-fn told_of(recording: &Recording, moment: &Moment, name: &str) -> String {
+/// `Payer's LSP → Recipient's LSP: update_add_htlc, 1 457 bytes`; or, for its size, a part of it.
+fn told_of(recording: &Recording, moment: &Moment, name: &str, part: Option<&str>) -> String {
     let to = recording.label(&moment.node);
     let told = |from: Option<&str>, bytes: usize| {
         let from = from.map_or("?", |from| recording.label(from));
-        format!("{from} → {to}: {name}, {} bytes", grouped(bytes as u64))
+        let size = || format!("{} bytes", grouped(bytes as u64));
+        format!("{from} → {to}: {name}, {}", part.map_or_else(size, str::to_owned))
     };
     match &moment.what {
         What::Wire { peer, bytes, .. } | What::Lsps { peer, bytes, .. } => told(Some(peer), *bytes),
         What::Onion { from, bytes, .. } => told(from.as_deref(), *bytes),
-        _ => to.to_owned(),
+        What::Event { .. } => format!("LDK event at the {to}"),
+        _ => match part {
+            Some(part) => format!("{to}: {part}"),
+            None => format!("{to}: {name}"),
+        },
     }
 }
 
