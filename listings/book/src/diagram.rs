@@ -17,7 +17,7 @@ use rules::Level;
 use story::{Arrow, Choice, Power, Shape, Story};
 
 /// The figure of a recording, or of some of its scenes:
-/// `NAME [SCENE…] [brief|usual|full] [all] ["Caption"]`.
+/// `NAME [SCENE…] [brief|usual|full] [all] [folded] ["Caption"]`.
 ///
 /// # Errors
 /// If there is no such recording or scene, or what it shows cannot have happened.
@@ -47,9 +47,11 @@ fn asked(argument: &str) -> Result<(&str, Choice<'_>), String> {
             "brief" => Level::Brief,
             "usual" => Level::Usual,
             "full" => Level::Full,
-            "all" if choice.all => return Err("`all` stands twice".to_owned()),
-            "all" => {
-                choice.all = true;
+            "all" | "folded" => {
+                let wish = if word == "all" { &mut choice.all } else { &mut choice.folded };
+                if std::mem::replace(wish, true) {
+                    return Err(format!("`{word}` stands twice"));
+                }
                 continue;
             }
             scene => {
@@ -72,17 +74,25 @@ fn drawn(recording: &Recording, choice: &Choice<'_>) -> Result<String, String> {
     for lane in &story.lanes {
         lanes.push_str(&format!("<span>{}</span>", escape(lane)));
     }
-    Ok(format!(
+    let figure = format!(
         "<figure class=\"sequence\"><figcaption>{}</figcaption><div class=\"drawing\">\
          <div class=\"lanes\" aria-hidden=\"true\">{lanes}</div>{}{}</div>\
          <p class=\"legend\">{}</p><details class=\"moves\"><summary>As a list</summary>{}</details>\
-         </figure>\n",
+         </figure>",
         escape(&story.title),
         Layout::new(&story, drawing::WIDE).svg(&label),
         Layout::new(&story, drawing::NARROW).svg(&label),
         escape(&legend(&story, &recording.header.ldk)),
         joined(&list::list(&story)),
-    ))
+    );
+    Ok(match choice.folded {
+        true => {
+            let title = escape(&story.title);
+            let summary = format!("<summary>Recorded: {title}</summary>");
+            format!("<details class=\"recorded\">{summary}{figure}</details>\n")
+        }
+        false => figure + "\n",
+    })
 }
 
 /// What the lines mean, as far as they occur.

@@ -94,6 +94,8 @@ pub(super) struct Choice<'a> {
     pub(super) level: Option<Level>,
     /// Whether lanes without a row stand there too.
     pub(super) all: bool,
+    /// Whether the reader opens it first.
+    pub(super) folded: bool,
     /// What stands above it; else the recording's title, or the scene's.
     pub(super) caption: Option<&'a str>,
 }

@@ -428,6 +428,7 @@ fn a_wish_is_understood_or_refused() {
         scenes: vec!["step-2", "step-3"],
         level: Some(Level::Full),
         all: true,
+        folded: false,
         caption: Some("Said so"),
     };
     assert_eq!(choice, expected);
@@ -453,6 +454,14 @@ fn captions_and_headings_say_the_step() {
     let html = drawn(&paid, &Choice::default()).unwrap();
     assert!(html.contains("Buy &lt;b&gt;") && !html.contains("Buy <b>"));
     assert_eq!(html.matches("role=\"img\" aria-label=\"").count(), 2);
+}
+
+#[test]
+fn a_folded_diagram_says_what_it_is() {
+    let html = drawn(&paid(), &asked("paid folded").unwrap().1).unwrap();
+    let summary = "<details class=\"recorded\"><summary>Recorded: Paid while away</summary><figure";
+    assert!(html.starts_with(summary) && html.ends_with("</figure></details>\n"), "{html}");
+    assert!(asked("paid folded folded").is_err());
 }
 
 #[test]
