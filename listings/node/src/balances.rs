@@ -41,11 +41,9 @@ impl Purse {
     /// The purse of this node. A node that starts again goes on where it stopped.
     pub(crate) fn new(name: &str, transcript: &Transcript) -> Arc<Self> {
         let from = transcript.first_scene();
-        let balances = |entry: &Entry| match &entry.what {
-            balances @ What::Balances { .. } if entry.node == name && entry.seq >= from => {
-                Some(balances.clone())
-            }
-            _ => None,
+        let balances = |entry: &Entry| {
+            let says = matches!(entry.what, What::Balances { .. });
+            (says && entry.node == name && entry.seq >= from).then(|| entry.what.clone())
         };
         let purse = Arc::new(Self {
             name: name.to_owned(),
@@ -137,11 +135,11 @@ impl Purse {
 /// has. The monitor does not count it.
 fn at_most_msat(monitors: &ChainMonitor, channel: &ChannelDetails) -> u64 {
     let Ok(monitor) = monitors.get_monitor(channel.channel_id) else { return u64::MAX };
-    let on_close = monitor.get_claimable_balances().into_iter().find_map(|balance| match balance {
-        Balance::ClaimableOnChannelClose { balance_candidates, .. } => {
-            balance_candidates.last().cloned()
-        }
-        _ => None,
+    let on_close = monitor.get_claimable_balances().into_iter().find_map(|balance| {
+        let Balance::ClaimableOnChannelClose { balance_candidates, .. } = balance else {
+            return None;
+        };
+        balance_candidates.last().cloned()
     });
     on_close.map_or(u64::MAX, |close| {
         (close.amount_satoshis + close.transaction_fee_satoshis) * 1_000 + LEFT_OUT_MSAT
@@ -216,4 +214,140 @@ fn inbound(channel: &ChannelDetails, is_it: impl Fn(&Option<Inbound>) -> bool) -
 fn outbound(channel: &ChannelDetails, is_it: impl Fn(&Option<Outbound>) -> bool) -> u64 {
     let htlcs = channel.pending_outbound_htlcs.iter();
     htlcs.filter(|htlc| is_it(&htlc.state)).map(|htlc| htlc.amount_msat).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey};
+    use lightning::ln::channel_state::{
+        ChannelCounterparty, InboundHTLCDetails, OutboundHTLCDetails,
+    };
+    use lightning::ln::types::ChannelId;
+    use lightning::types::features::{ChannelTypeFeatures, InitFeatures};
+    use lightning::types::payment::PaymentHash;
+
+    const CAPACITY_MSAT: u64 = 1_000_000_000;
+    const RESERVE_MSAT: u64 = 10_000_000;
+
+    /// What LDK says of a channel in which the peer, who funded it, has `theirs` and the owner
+    /// `ours`: nothing of what is below the reserve. The owner's claims and what it failed are in
+    /// `inbound`, and counted by LDK as the caller says.
+    fn channel(ours: u64, theirs: u64, inbound: &[(u64, Inbound)], away: u64) -> ChannelDetails {
+        let key = SecretKey::from_slice(&[7; 32]).unwrap();
+        let htlc = |(amount_msat, state): &(u64, Inbound)| InboundHTLCDetails {
+            htlc_id: 0,
+            amount_msat: *amount_msat,
+            cltv_expiry: 0,
+            payment_hash: PaymentHash([0; 32]),
+            state: Some(state.clone()),
+            is_dust: false,
+        };
+        let sent = OutboundHTLCDetails {
+            htlc_id: Some(0),
+            amount_msat: away,
+            cltv_expiry: 0,
+            payment_hash: PaymentHash([0; 32]),
+            state: Some(Outbound::Committed),
+            skimmed_fee_msat: None,
+            is_dust: false,
+        };
+        ChannelDetails {
+            channel_id: ChannelId([1; 32]),
+            counterparty: ChannelCounterparty {
+                node_id: PublicKey::from_secret_key(&Secp256k1::new(), &key),
+                features: InitFeatures::empty(),
+                unspendable_punishment_reserve: RESERVE_MSAT / 1_000,
+                forwarding_info: None,
+                outbound_htlc_minimum_msat: None,
+                outbound_htlc_maximum_msat: None,
+            },
+            funding_txo: None,
+            channel_type: Some(ChannelTypeFeatures::anchors_zero_htlc_fee_and_dependencies()),
+            short_channel_id: None,
+            outbound_scid_alias: None,
+            inbound_scid_alias: None,
+            channel_value_satoshis: CAPACITY_MSAT / 1_000,
+            unspendable_punishment_reserve: Some(RESERVE_MSAT / 1_000),
+            user_channel_id: 0,
+            feerate_sat_per_1000_weight: None,
+            outbound_capacity_msat: ours.saturating_sub(RESERVE_MSAT),
+            next_outbound_htlc_limit_msat: 0,
+            next_outbound_htlc_minimum_msat: 0,
+            next_splice_out_maximum_sat: 0,
+            inbound_capacity_msat: theirs.saturating_sub(RESERVE_MSAT + ANCHORS_MSAT),
+            confirmations_required: None,
+            confirmations: Some(1),
+            force_close_spend_delay: None,
+            is_outbound: false,
+            is_channel_ready: true,
+            channel_shutdown_state: None,
+            is_usable: true,
+            is_announced: false,
+            inbound_htlc_minimum_msat: None,
+            inbound_htlc_maximum_msat: None,
+            config: None,
+            pending_inbound_htlcs: inbound.iter().map(htlc).collect(),
+            pending_outbound_htlcs: Vec::from_iter((away > 0).then_some(sent)),
+            funding_redeem_script: None,
+            current_dust_exposure_msat: None,
+            splice_details: None,
+        }
+    }
+
+    /// What the owner has, and what is under way.
+    fn seen(channel: &ChannelDetails, at_most: u64) -> Option<(u64, (u64, u64))> {
+        let balance = balance(channel, || at_most)?;
+        let (towards, away) = balance.pending_msat;
+        let peers = CAPACITY_MSAT - balance.own_msat() - towards - away;
+        assert_eq!(balance.receivable_msat, peers.saturating_sub(RESERVE_MSAT + ANCHORS_MSAT));
+        assert!(balance.spendable_msat >= channel.outbound_capacity_msat);
+        Some((balance.own_msat(), balance.pending_msat))
+    }
+
+    #[test]
+    fn a_side_below_its_reserve_has_what_the_other_leaves() {
+        for ours in [0, 1, 9_999_999, RESERVE_MSAT, RESERVE_MSAT + 1, 123_456_789] {
+            let channel = channel(ours, CAPACITY_MSAT - ours, &[], 0);
+            assert_eq!(seen(&channel, u64::MAX), Some((ours, (0, 0))), "{ours}");
+        }
+    }
+
+    #[test]
+    fn what_is_under_way_belongs_to_nobody() {
+        let committed = [(5_000_001, Inbound::Committed)];
+        for ours in [0, 7, 50_000_000] {
+            let theirs = CAPACITY_MSAT - ours - 5_000_001 - 20;
+            let channel = channel(ours, theirs, &committed, 20);
+            assert_eq!(seen(&channel, u64::MAX), Some((ours, (5_000_001, 20))), "{ours}");
+        }
+    }
+
+    #[test]
+    fn a_claim_is_the_owners_although_the_peer_is_away_and_a_failed_htlc_is_not() {
+        let claimed = [(5_000_000, Inbound::AwaitingRemoteRevokeToRemoveFulfill)];
+        let failed = [(5_000_000, Inbound::AwaitingRemoteRevokeToRemoveFail)];
+        for ours in [0, 50_000_000] {
+            let theirs = CAPACITY_MSAT - ours - 5_000_000;
+            // LDK counts a claim as the owner's once it is sent, and before as pending.
+            for counted in [ours, ours + 5_000_000] {
+                let channel = channel(counted, theirs, &claimed, 0);
+                assert_eq!(seen(&channel, u64::MAX), Some((ours + 5_000_000, (0, 0))));
+            }
+            // It counts what was failed as the peer's once that is sent.
+            let waits = channel(ours, theirs, &failed, 0);
+            assert_eq!(seen(&waits, u64::MAX), Some((ours, (5_000_000, 0))));
+        }
+        let sent = channel(0, CAPACITY_MSAT, &failed, 0);
+        assert_eq!(seen(&sent, u64::MAX), Some((0, (0, 0))));
+    }
+
+    /// LDK does not list an HTLC that the peer announces and has not signed for.
+    #[test]
+    fn an_htlc_that_is_not_listed_yet_is_not_taken_for_money() {
+        let known = channel(50_000_000, CAPACITY_MSAT - 55_000_000, &[], 0);
+        assert_eq!(seen(&known, u64::MAX), Some((50_000_000, (5_000_000, 0))));
+        let unknown = channel(0, CAPACITY_MSAT - 5_000_000, &[], 0);
+        assert_eq!(seen(&unknown, LEFT_OUT_MSAT), None);
+    }
 }
