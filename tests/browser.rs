@@ -369,6 +369,7 @@ async fn a_page_is_light_and_its_text_stands_still() {
 /// none, names out of sight.
 const DRAWN: &str = "
     const wrong = [];
+    for (const details of document.querySelectorAll('details')) details.open = true;
     for (const figure of document.querySelectorAll('figure.sequence')) {
         const shown = [...figure.querySelectorAll('svg')].filter((e) => e.getBoundingClientRect().width);
         if (shown.length !== 1) { wrong.push(shown.length + ' layouts'); continue; }
@@ -388,7 +389,6 @@ const DRAWN: &str = "
         const lanes = figure.querySelector('.lanes').getBoundingClientRect();
         if (box.height > 600 && (lanes.top < 0 || lanes.top > innerHeight / 2)) wrong.push('no names at ' + lanes.top);
         const list = figure.querySelector('details.moves');
-        list.open = true;
         if (list.querySelectorAll('li').length < 2) wrong.push('no list');
     }
     return wrong;";
