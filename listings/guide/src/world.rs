@@ -308,6 +308,7 @@ impl World {
         if let What::Htlc { reason, .. } = seen.what {
             bail!("the payment failed: {}", reason.unwrap_or_default());
         }
+        self.see(from, |_| self.copies_are_answered(from)).await?;
         if self.story.payer == PayerMode::OftenOffline {
             // Before that, the HTLC would wait for the payer too.
             let payer = self.payer().id();
@@ -315,6 +316,22 @@ impl World {
             self.see(from, |e| matches!(e.what, What::Wire { .. }) && locked()).await?;
         }
         Ok(())
+    }
+
+    /// LDK asks for an invoice over several paths. Whether each copy of the request was answered, and
+    /// what the server forwarded of it to the recipient, which is away, has been dropped.
+    pub fn copies_are_answered(&self, from: u64) -> bool {
+        let entries = self.transcript.since(from);
+        let count = |is_it: fn(&Entry) -> bool| entries.iter().filter(|e| is_it(e)).count();
+        let asked = count(|e| {
+            let request =
+                matches!(&e.what, What::OnionSent { message, .. } if message == "invoice_request");
+            request && e.node != "lsp"
+        });
+        let answered = count(|e| is_onion(e, "static_invoice"));
+        let dropped =
+            count(|e| matches!(&e.what, What::Mailbox { state, .. } if state == "dropped"));
+        answered == asked && dropped == asked
     }
 
     /// Step 5: the recipient wakes up and claims, and a payer that went offline comes back. Returns

@@ -116,6 +116,7 @@ struct LspRole {
     invoices: StaticInvoices<Store>,
     mailbox: Mutex<Mailbox<Store>>,
     opens_held: AtomicBool,
+    forwards_held: AtomicBool,
 }
 
 impl std::ops::Deref for Lsp {
@@ -150,6 +151,7 @@ impl Lsp {
             invoices: StaticInvoices::load(store.clone(), policy.server).await?,
             mailbox: Mutex::new(Mailbox::load(store, policy.mailbox).await?),
             opens_held: AtomicBool::new(false),
+            forwards_held: AtomicBool::new(false),
             node: node.clone(),
         });
         role.report_unreadable().await;
@@ -183,6 +185,12 @@ impl Lsp {
     /// From now on, no channel is opened until the LSP restarts. For tests of that restart.
     pub fn hold_opens(&self) {
         self.role.opens_held.store(true, Ordering::Release);
+    }
+
+    /// Whether a JIT channel that is ready waits, as if its client had just gone. For tests of what
+    /// may happen between the opening and the forward.
+    pub fn hold_forwards(&self, hold: bool) {
+        self.role.forwards_held.store(hold, Ordering::Release);
     }
 }
 
@@ -354,6 +362,9 @@ impl LspRole {
 
     /// Each channel that can carry an HTLC now, with its peer.
     fn usable_channels(&self) -> Vec<(u128, ChannelId, PublicKey)> {
+        if self.forwards_held.load(Ordering::Acquire) {
+            return Vec::new();
+        }
         let usable = self.node.channel_manager.list_usable_channels();
         let names = |c: &ChannelDetails| (c.user_channel_id, c.channel_id, c.counterparty.node_id);
         usable.iter().map(names).collect()

@@ -7,7 +7,7 @@
 
 use serde_json::Value;
 use similar::TextDiff;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use crate::entry::{ChannelBalance, What};
@@ -90,7 +90,8 @@ fn has_scid(json: &Value) -> bool {
 
 /// What stands between these is a number that differs from run to run: an SCID in LDK's own words,
 /// a moment in time.
-const NUMBERS: [(&str, &str); 2] = [("_scid: ", " "), ("", "s after the Unix epoch")];
+const NUMBERS: [(&str, &str); 3] =
+    [("_scid: ", " "), ("short_channel_id: ", ","), ("", "s after the Unix epoch")];
 
 fn masked(text: &str) -> String {
     let mut text = without_ids(text);
@@ -171,12 +172,17 @@ type Threads = BTreeMap<(usize, String, String), Vec<String>>;
 fn threads(moments: &[Moment]) -> Threads {
     let mut threads = Threads::new();
     let mut owned = BTreeMap::new();
+    let mut together = BTreeSet::new();
     let scenes = moments.chunk_by(|one, next| one.scene == next.scene);
     for (at, scene) in scenes.enumerate() {
         let key = |thread: String| (at, scene[0].scene.clone(), thread);
-        for moment in scene {
+        let side_by_side = are_side_by_side(scene);
+        if side_by_side {
+            together.insert(at);
+        }
+        for moment in scene.iter().filter(|moment| !side_by_side || !is_dance(moment)) {
             if let Some(thread) = thread(moment) {
-                threads.entry(key(thread)).or_default().extend(lines(moment));
+                threads.entry(key(thread)).or_default().push(lines(moment).join("\n"));
             }
         }
         for (node, balances) in balances(scene) {
@@ -186,13 +192,31 @@ fn threads(moments: &[Moment]) -> Threads {
             }
         }
     }
-    for ((_, _, thread), lines) in &mut threads {
+    for ((at, _, thread), lines) in &mut threads {
         // LDK hands events over in batches whose order is not the story's.
-        if thread.starts_with("events") || thread.starts_with("onion") {
+        if thread.starts_with("events") || thread.starts_with("onion") || together.contains(at) {
             lines.sort();
         }
     }
     threads
+}
+
+/// Whether several HTLCs go the same way in a scene. LDK commits to them together or one after the
+/// other, and settles them so, as its timers have it.
+fn are_side_by_side(scene: &[Moment]) -> bool {
+    let mut pairs = BTreeSet::new();
+    scene.iter().any(|moment| match &moment.what {
+        What::Wire { peer, message, .. } if message == "update_add_htlc" => {
+            !pairs.insert((peer, &moment.node))
+        }
+        _ => false,
+    })
+}
+
+/// Whether it is one of the messages by which peers commit to what they have exchanged.
+fn is_dance(moment: &Moment) -> bool {
+    let dance = ["commitment_signed", "revoke_and_ack"];
+    matches!(&moment.what, What::Wire { message, .. } if dance.contains(&message.as_str()))
 }
 
 /// What each node owns at the end of a scene; empty if that is nothing. What it owns while messages go

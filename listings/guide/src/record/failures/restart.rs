@@ -1,0 +1,33 @@
+//! Trouble after a restart.
+
+use anyhow::Result;
+use node::transcript::{Entry, What};
+
+use super::{Scenario, failure, held, parked, scene, usual};
+use crate::story::{self, Setting};
+use crate::world::World;
+
+pub(super) fn scenarios() -> Vec<Scenario> {
+    vec![failure(
+        "fail-payer-lsp-restarts",
+        "The payer's LSP restarts while it holds",
+        "LDK raises HTLCIntercepted for what it holds. The payer's LSP leaves it alone, and the \
+         payment is made.",
+        usual,
+        |world| Box::pin(payer_lsp_restarts(world)),
+    )]
+}
+
+async fn payer_lsp_restarts(world: &mut World) -> Result<()> {
+    let sent = held(world).await?;
+    parked(world).await?;
+    scene(world, "restart", "The payer's LSP restarts").await?;
+    let from = world.transcript.position();
+    world.restart_payer_lsp().await?;
+    let raised =
+        |e: &Entry| matches!(&e.what, What::Event { name, .. } if name == "HTLCIntercepted");
+    world.see(from, |e| e.node == "payer-lsp" && raised(e)).await?;
+    scene(world, "released", "The recipient comes online").await?;
+    story::settle(world, &Setting::default(), sent.from).await?;
+    Ok(())
+}
