@@ -102,10 +102,27 @@ async fn restart_lsp(world: &mut World) -> Result<()> {
         recipient.disconnect(&lsp)?;
     }
     let address = world.start_lsp().await?.address();
-    world.see(from, |e| e.node == "lsp" && is_wire(e, "channel_reestablish")).await?;
+    see_from(world, from, "lsp", "payer-lsp", "channel_reestablish").await?;
     if let Some(recipient) = &world.recipient {
         recipient.connect_lsp(lsp, address).await?;
     }
+    Ok(())
+}
+
+/// Waits until the LSPs have their channel again, over which no HTLC has gone so far: they say once
+/// more that it is ready.
+async fn reestablished(world: &World, from: u64) -> Result<()> {
+    for (node, peer) in [("lsp", "payer-lsp"), ("payer-lsp", "lsp")] {
+        see_from(world, from, node, peer, "channel_reestablish").await?;
+        see_from(world, from, node, peer, "channel_ready").await?;
+    }
+    Ok(())
+}
+
+/// Waits until a node has this message from this peer.
+async fn see_from(world: &World, from: u64, node: &str, sender: &str, name: &str) -> Result<()> {
+    let is_it = |e: &Entry| matches!(&e.what, What::Wire { peer, .. } if peer == sender);
+    world.see(from, |e| e.node == node && is_wire(e, name) && is_it(e)).await?;
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::payer::probe;
 use super::{
     Scenario, comes_back, failure, held, is_handling_failed, msat, parked, payers_money, prepared,
-    restart_lsp, scene, usual,
+    reestablished, restart_lsp, scene, usual,
 };
 use crate::record::bolt11::{self, Onion, buy, send};
 use crate::story::{self, Setting};
@@ -122,7 +122,9 @@ async fn lsp_restarts_with_mail(world: &mut World) -> Result<()> {
     // Until it has parked the HTLC, the payer's LSP looks whether the next node is there.
     parked(world).await?;
     scene(world, "restart", "The LSP restarts").await?;
+    let from = world.transcript.position();
     restart_lsp(world).await?;
+    reestablished(world, from).await?;
     scene(world, "delivered", "The recipient gets its mail").await?;
     world.start_recipient().await?;
     story::settle(world, &Setting::default(), sent.from).await?;

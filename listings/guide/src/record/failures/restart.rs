@@ -3,7 +3,7 @@
 use anyhow::Result;
 use node::transcript::{Entry, What};
 
-use super::{Scenario, failure, held, parked, scene, usual};
+use super::{Scenario, failure, held, parked, reestablished, scene, see_from, usual};
 use crate::story::{self, Setting};
 use crate::world::World;
 
@@ -27,6 +27,9 @@ async fn payer_lsp_restarts(world: &mut World) -> Result<()> {
     let raised =
         |e: &Entry| matches!(&e.what, What::Event { name, .. } if name == "HTLCIntercepted");
     world.see(from, |e| e.node == "payer-lsp" && raised(e)).await?;
+    reestablished(world, from).await?;
+    see_from(world, from, "payer", "payer-lsp", "channel_reestablish").await?;
+    see_from(world, from, "payer-lsp", "payer", "channel_reestablish").await?;
     scene(world, "released", "The recipient comes online").await?;
     story::settle(world, &Setting::default(), sent.from).await?;
     Ok(())
