@@ -451,6 +451,26 @@ mod tests {
     }
 
     #[test]
+    fn what_contributing_shows_works() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let text = std::fs::read_to_string(root.join("CONTRIBUTING.md")).unwrap();
+        let directives =
+            text.split("`{{").skip(1).filter_map(|rest| Some(rest.split_once("}}")?.0));
+        let (mut excerpts, mut numbers) = (0, 0);
+        for directive in directives.filter(|directive| !directive.contains(" NAME ")) {
+            if let Some(argument) = directive.strip_prefix("#excerpt ") {
+                shown(argument);
+                excerpts += 1;
+            } else if let Some(argument) = directive.strip_prefix("recorded ") {
+                let number = crate::numbers::number(&recordings(), argument);
+                number.unwrap_or_else(|e| panic!("{directive}: {e}"));
+                numbers += 1;
+            }
+        }
+        assert!(excerpts >= 7 && numbers >= 6, "{excerpts} excerpts, {numbers} numbers");
+    }
+
+    #[test]
     fn what_is_not_in_the_recording_fails_and_says_what_is() {
         for (argument, told) in [
             ("flood demo", "no recording `flood`"),

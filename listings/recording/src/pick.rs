@@ -15,7 +15,7 @@
 //! `capacity_sat` and the like are fields of what a node wrote down, of a JSON-RPC message, or of the
 //! message's bytes as far as they are explained. Where a name is there twice, what is around it tells
 //! them apart: `hop 2.enclen`, `lsp.spendable_msat` (of the channel with `lsp`). `FIELD.bytes` is how
-//! many bytes an explained field takes. `setting` stands for the choices of the run.
+//! many bytes an explained field takes. Of `balances` the last ones count. `setting` stands for the choices of the run.
 
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -153,7 +153,13 @@ impl<'a> Names<'a> {
         }
         let spec = Spec::read(self.recording, spec)?;
         let mut found: BTreeMap<u64, BTreeSet<String>> = BTreeMap::new();
-        for moment in self.find(&spec)? {
+        let mut moments = self.find(&spec)?;
+        if spec.name == "balances" {
+            // What a party owns in the end.
+            let last: BTreeMap<_, _> = moments.into_iter().map(|m| (&*m.node, m)).collect();
+            moments = last.into_values().collect();
+        }
+        for moment in moments {
             let number = Numbers::of(moment)
                 .one(field)
                 .map_err(|problem| format!("`{}` at {}: {problem}", spec.name, place(moment)))?;
@@ -397,7 +403,7 @@ mod tests {
             ("update_add_htlc@b", "hop 2.enclen", 166),
             ("update_add_htlc@b", "hop 2.bytes", 738),
             ("balances", "onchain_sat", 7),
-            ("balances", "c.spendable_msat", 6),
+            ("balances@b", "c.spendable_msat", 6),
             ("balances", "capacity_sat", 1),
             ("ping", "bytes", 4),
         ] {
