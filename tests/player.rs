@@ -383,6 +383,24 @@ async fn the_states_at_a_moment_are_what_the_recording_says() {
 }
 
 #[tokio::test]
+async fn paper_has_the_whole_list_and_no_controls() {
+    let Some(browser) = Browser::open().await else { return };
+    browser.at(DESKTOP).await;
+    browser.go(PAGE).await;
+    browser.until("document.querySelector('.player[data-ready]')").await;
+    browser.cdp("Emulation.setEmulatedMedia", json!({ "media": "print" })).await;
+    let seen = browser
+        .eval(
+            "const story = document.querySelector('.story');
+             return [story.scrollHeight > story.clientHeight + 1, [...document.querySelectorAll('.acts .row')].filter((e) => e.offsetHeight > 0).length,
+                 [...document.querySelectorAll('.player .scripted')].filter((e) => e.offsetHeight > 0).length];",
+        )
+        .await;
+    assert_eq!(seen, json!([false, story(&flow()).len(), 0]));
+    browser.close().await;
+}
+
+#[tokio::test]
 async fn without_javascript_the_whole_story_is_a_list() {
     let Some(browser) = Browser::open().await else { return };
     let story = story(&flow());

@@ -53,7 +53,7 @@
     return [el("code", {}, ...parts)];
   };
   const route = ({ kind, from, at }) => {
-    if (!from) return label(at);
+    if (!from) return lane(at) < 0 ? "" : label(at);
     return `${label(from)} ${kind === "link" ? "–" : "→"} ${label(at)}`;
   };
   // What the amount beside it does not say.
@@ -279,7 +279,7 @@
 
   const sentence = (step) => {
     const parts = [title(step)];
-    if (step.kind !== "scene") parts.push(route(step));
+    if (step.kind !== "scene" && route(step)) parts.push(route(step));
     if (step.msat !== undefined) parts.push(grouped(step.msat) + " msat");
     return parts.join(", ");
   };
@@ -287,7 +287,7 @@
   const showNow = (step) => {
     const { kind, bytes, msat, explained, scene } = step;
     const facts = [];
-    if (kind !== "scene") facts.push(route(step));
+    if (kind !== "scene" && route(step)) facts.push(route(step));
     if (bytes !== undefined) facts.push(grouped(bytes) + (bytes === 1 ? " byte" : " bytes"));
     const parts = [
       el("p", { className: "kind" }, KINDS[kind] ?? ""),
@@ -532,14 +532,16 @@
     select(n);
     show({ quiet: true });
   });
+  // The name that outlasts a new recording, where the step has one.
   linker.addEventListener("click", async () => {
-    history.replaceState(null, "", address(current()));
+    const step = current(), lasting = rows.get(step.n).parentElement.id;
+    const link = new URL(lasting ? "#" + lasting : address(step), location.href);
     try {
-      await navigator.clipboard.writeText(location.href);
+      await navigator.clipboard.writeText(link);
       linker.textContent = "Copied";
     } catch {
-      // The address bar has it.
-      linker.textContent = "In the address bar";
+      history.replaceState(null, "", link);
+      linker.textContent = "See the address";
     }
     status.textContent = linker.textContent;
     setTimeout(() => { linker.textContent = "Copy link"; }, 1600);
@@ -599,7 +601,10 @@
   /* Recorded or live -------------------------------------------------------------------------------- */
 
   const scenes = () => {
-    goto.replaceChildren(...steps.filter((step) => step.kind === "scene").map((step) => el("option", { value: step.scene }, title(step))));
+    const starts = steps.filter((step) => step.kind === "scene");
+    // Left alone where nothing is new: the reader may have it open.
+    if (live && starts.length === goto.length) return;
+    goto.replaceChildren(...starts.map((step) => el("option", { value: step.scene }, title(step))));
   };
   const stage = (list, made) => {
     pause();

@@ -180,6 +180,7 @@ impl<'a> Player<'a> {
                 format!("{} – {}", label(from), label(&step.at))
             }
             Some(from) => format!("{} → {}", label(from), label(&step.at)),
+            None if self.lane(&step.at).is_none() => String::new(),
             None => label(&step.at),
         }
     }
@@ -420,5 +421,85 @@ const TRANSPORT: &str = "\
 <svg viewBox=\"0 0 20 20\" aria-hidden=\"true\"><path d=\"M15 4v12M5 4.5v11l7.5-5.5z\"/></svg></button>\
 <div class=\"track\"><input type=\"range\" class=\"scrub\" min=\"0\" value=\"0\" step=\"1\" \
 autocomplete=\"off\" aria-label=\"Step\"></div>\
-<output class=\"count\"></output>\
+<span class=\"count\"></span>\
 </div>";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn recording(texts: &[&str]) -> Recording {
+        let lanes = ["payer", "payer-lsp", "lsp", "recipient"]
+            .map(|id| serde_json::json!({ "id": id, "label": format!("The {id}'s") }));
+        let header = serde_json::json!({
+            "name": "test", "title": "A & B", "about": "", "ldk": "0",
+            "setting": { "amount_msat": 100_000_000, "payer": "offline", "trust": "of one" },
+            "lanes": lanes,
+        });
+        let mut lines = vec![header.to_string()];
+        let mut moment = |mut value: serde_json::Value| {
+            value["n"] = (lines.len() - 1).into();
+            value["scene"] = "step-4".into();
+            lines.push(value.to_string());
+        };
+        moment(
+            serde_json::json!({ "node": "director", "kind": "scene", "id": "step-4", "title": "Pay" }),
+        );
+        moment(serde_json::json!({ "node": "lsp", "kind": "stopped" }));
+        for text in texts {
+            moment(serde_json::json!({
+                "node": "payer", "kind": "wire", "peer": "payer-lsp", "message": text, "bytes": 1,
+                "explained": [{ "title": "</script>", "bytes": "00", "fields": [] }],
+            }));
+        }
+        moment(serde_json::json!({
+            "node": "payer", "kind": "htlc", "state": "paid", "payment_hash": null,
+            "amount_msat": 1_000, "skimmed_fee_msat": 20, "reason": null,
+        }));
+        Recording::parse(&lines.join("\n")).unwrap()
+    }
+
+    fn html(texts: &[&str]) -> String {
+        let chapters = [("step-4-pay.md".to_owned(), "4. Pay".to_owned())];
+        Player::new(&recording(texts), &chapters).html()
+    }
+
+    #[test]
+    fn nothing_ends_the_block_or_the_script_early() {
+        let html = html(&["</script><b>", "open_channel"]);
+        assert!(!html.contains("\n\n"), "an empty line ends HTML in Markdown");
+        assert_eq!(html.matches("</script").count(), 1);
+        assert_eq!(html.matches("<ol").count(), html.matches("</ol>").count());
+        assert!(
+            html.contains("100\u{a0}000\u{a0}000\u{a0}msat, the payer's offline, of one"),
+            "{html}"
+        );
+        assert!(html.contains("\"step-4\":\"step-4-pay.html\""));
+    }
+
+    #[test]
+    fn a_step_has_a_name_that_does_not_count_what_comes_before_it() {
+        let html = html(&["open_channel", "open_channel", "b"]);
+        for id in ["step-4-open-channel", "step-4-open-channel-2", "step-4-b", "step-4"] {
+            assert_eq!(html.matches(&format!("id=\"{id}\"")).count(), 1, "{id}");
+        }
+    }
+
+    #[test]
+    fn rows_say_who_and_how_much_and_who_is_away() {
+        let html = html(&["update_add_htlc"]);
+        let row =
+            "class=\"row htlc o2 left\" id=\"moment-2\" href=\"#moment-2\" style=\"--f:0;--w:1\"";
+        assert!(html.contains(row), "{html}");
+        assert!(html.contains("The payer-lsp’s → The payer’s"));
+        assert!(
+            html.contains("1\u{a0}000\u{a0}msat</span> <span class=\"more\">20\u{a0}msat skimmed"),
+            "{html}"
+        );
+    }
+
+    #[test]
+    fn the_same_bytes_stand_in_the_page_once() {
+        assert_eq!(html(&["a", "b"]).matches("\"bytes\":\"00\"").count(), 1);
+    }
+}
