@@ -18,7 +18,7 @@ use tokio::process::{Child, Command};
 /// A width to read at.
 #[derive(Clone, Copy)]
 pub(crate) struct Screen {
-    name: &'static str,
+    pub(crate) name: &'static str,
     width: u32,
     height: u32,
     pub(crate) mobile: bool,

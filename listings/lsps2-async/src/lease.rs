@@ -45,7 +45,7 @@ impl OpeningFeeParams {
     }
 
     /// The smallest gross payment, in msat, that these terms accept and that leaves at least
-    /// 1 msat after the fee. `None` if there is no such payment.
+    /// 1 msat after the fee. `None` if there is no such payment, or its fee cannot be computed.
     pub fn smallest_payment_msat(&self) -> Option<u64> {
         const MILLION: u64 = 1_000_000;
         // ceil(x * p / 1e6) < x  <=>  x * (1e6 - p) >= 1e6
@@ -54,6 +54,8 @@ impl OpeningFeeParams {
             .min_payment_size_msat
             .max(self.min_fee_msat.checked_add(1)?)
             .max(MILLION.div_ceil(kept_per_million));
+        // What overflows here overflows for every larger payment.
+        self.opening_fee_msat(smallest)?;
         (smallest <= self.max_payment_size_msat).then_some(smallest)
     }
 }

@@ -139,6 +139,22 @@ fn smallest_payments_leave_something_after_the_fee() {
     assert_eq!(terms.smallest_payment_msat(), None);
 }
 
+#[test]
+fn a_fee_that_overflows_is_the_fee_of_no_payment() {
+    let (largest, proportional) = (u64::MAX / 10_000, 10_000);
+    let terms = OpeningFeeParams {
+        min_fee_msat: largest - 1,
+        proportional,
+        max_payment_size_msat: u64::MAX,
+        ..terms()
+    };
+    assert_eq!(terms.smallest_payment_msat(), Some(largest));
+    assert!(terms.opening_fee_msat(largest).is_some());
+    assert_eq!(terms.opening_fee_msat(largest + 1), None);
+    let dearer = OpeningFeeParams { min_fee_msat: largest, ..terms };
+    assert_eq!(dearer.smallest_payment_msat(), None);
+}
+
 #[tokio::test]
 async fn a_life_survives_restarts() {
     let disk = Disk::default();
