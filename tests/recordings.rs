@@ -110,6 +110,29 @@ fn every_recording_is_of_this_ldk_and_about_known_parties() {
     }
 }
 
+/// Where LDK does not open an onion, nothing is told of what is in it.
+#[test]
+fn every_message_is_explained_and_every_onion_that_ldk_opens() {
+    let mut closed = Vec::new();
+    for recording in kept() {
+        let name = &*recording.header.name;
+        for moment in &recording.moments {
+            let titles = moment.explained.iter().map(|layer| &*layer.title);
+            closed
+                .extend(titles.filter(|t| t.starts_with("not explained")).map(|_| name.to_owned()));
+            if matches!(&moment.what, What::Wire { message, .. } if message == "update_add_htlc") {
+                let outer = moment.explained.first();
+                let fields = outer.map_or(&[][..], |outer| &outer.fields);
+                let amount = fields.iter().find(|field| field.name == "amount_msat");
+                let amount = amount.unwrap_or_else(|| panic!("{name}: {moment:?}"));
+                assert!(amount.value.ends_with(" msat"), "{name}: {amount:?}");
+            }
+        }
+    }
+    // Its HTLC is smaller than the path of the LSP's hop allows.
+    assert_eq!(closed, ["fail-dust"]);
+}
+
 /// A comparison that cannot fail proves nothing.
 #[test]
 fn a_moment_more_or_less_or_other_is_a_readable_difference() {

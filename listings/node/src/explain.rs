@@ -4,6 +4,7 @@
 //! alone: what LDK decoded is written again, field by field, and compared with the bytes where the
 //! field is said to stand.
 
+mod bolt11;
 mod channel;
 mod hop;
 mod htlc;
@@ -52,20 +53,31 @@ pub(crate) fn is_explained(message: &str) -> bool {
 /// # Errors
 /// If the bytes are not what they are said to be.
 pub fn explain(entry: &Entry, transcript: &Transcript) -> Result<Vec<Explained>, Mismatch> {
+    let mut layers = Vec::new();
+    layers_of(entry, transcript, &mut layers)?;
+    Ok(layers)
+}
+
+/// Adds the layers from the outside to the inside, until one is not what it is said to be.
+fn layers_of(
+    entry: &Entry,
+    transcript: &Transcript,
+    layers: &mut Vec<Explained>,
+) -> Result<(), Mismatch> {
     if let What::Lsps { json, content: Some(text), .. } = &entry.what {
-        return Ok(vec![json::explain(text, json)?]);
+        layers.push(json::explain(text, json)?);
     }
     if let What::Wire { message, content: Some(content), .. }
     | What::Onion { message, content: Some(content), .. } = &entry.what
     {
-        return message_of(entry, message, &from_hex(content)?, transcript);
+        message_of(entry, message, &from_hex(content)?, transcript, layers)?;
     }
     if let What::Paths { detail, .. } = &entry.what
         && let Some(metadata) = detail["metadata"].as_str()
     {
-        return Ok(vec![metadata::explain(&from_hex(metadata)?, transcript)?]);
+        layers.push(metadata::explain(&from_hex(metadata)?, metadata::Place::Path, transcript)?);
     }
-    Ok(Vec::new())
+    Ok(())
 }
 
 fn from_hex(hex: &str) -> Result<Vec<u8>, Mismatch> {
@@ -77,11 +89,12 @@ fn message_of(
     name: &str,
     content: &[u8],
     transcript: &Transcript,
-) -> Result<Vec<Explained>, Mismatch> {
+    layers: &mut Vec<Explained>,
+) -> Result<(), Mismatch> {
     let explained = match name {
         "update_add_htlc" => {
             let keys = transcript.keys_of(&entry.node);
-            return htlc::explain(content, keys.as_deref(), transcript);
+            return htlc::explain(content, keys.as_deref(), transcript, layers);
         }
         "open_channel" => channel::open_channel(content),
         "accept_channel" => channel::accept_channel(content),
@@ -95,23 +108,26 @@ fn message_of(
         "static_invoice_persisted" | "held_htlc_available" | "release_held_htlc" => {
             server::empty(name, content)
         }
-        _ => return Ok(Vec::new()),
+        _ => return Ok(()),
     };
-    Ok(vec![explained?])
+    layers.push(explained?);
+    Ok(())
 }
 
 /// [`explain`] for a [`recording::normalise::Normaliser`]. It takes the keys from the transcript,
 /// where the nodes left them, so it explains what a node received that has stopped since.
 ///
-/// Bytes that are not what they are said to be become a layer without fields that says so: no
-/// recording that shows one is like another.
+/// Bytes that are not what they are said to be become a layer without fields that says so, after the
+/// layers around it.
 pub fn explainer(transcript: &Transcript) -> Explain {
     let transcript = transcript.clone();
     Box::new(move |entry| {
-        explain(entry, &transcript).unwrap_or_else(|mismatch| {
+        let mut layers = Vec::new();
+        if let Err(mismatch) = layers_of(entry, &transcript, &mut layers) {
             let title = format!("not explained: {mismatch}");
-            vec![Explained { title, bytes: String::new(), text: true, fields: Vec::new() }]
-        })
+            layers.push(Explained { title, bytes: String::new(), text: true, fields: Vec::new() });
+        }
+        layers
     })
 }
 

@@ -23,7 +23,9 @@ pub(super) struct Seen {
     pub(super) encrypted: Option<Vec<u8>>,
     pub(super) path_key: Option<PublicKey>,
     pub(super) context: Option<Vec<u8>>,
-    /// The lease in the payment metadata.
+    /// The metadata of a BOLT 11 invoice, encrypted.
+    pub(super) metadata: Option<Vec<u8>>,
+    /// The lease in the payment metadata of a blinded path.
     pub(super) lease: Option<Vec<u8>>,
     /// Whether the recipient has put this hop there only to look longer.
     pub(super) is_dummy: bool,
@@ -126,6 +128,7 @@ fn payload_record(
             let about = said("short_channel_id", scid(channel), "the channel to forward over");
             sheet.tlv(6, &channel.encode(), about.varies())
         }
+        8 => payment_data(sheet, value, seen),
         10 => {
             seen.encrypted = Some(value.to_vec());
             let meaning = "the recipient's words to this hop, decrypted below";
@@ -137,6 +140,12 @@ fn payload_record(
             seen.path_key = Some(key);
             let meaning = "with it the introduction node opens them";
             sheet.tlv(12, &key.encode(), note("current_path_key").means(meaning).varies())
+        }
+        16 => {
+            seen.metadata = Some(value.to_vec());
+            let meaning = "what the invoice holds for its maker, encrypted; explained below";
+            let about = said("payment_metadata", bytes(value.len()), meaning);
+            sheet.tlv(16, value, about.varies())
         }
         INVOICE_REQUEST => {
             seen.invoice_request = Some(value.to_vec());
@@ -152,6 +161,24 @@ fn payload_record(
         }
         other => Err(Mismatch::new(sheet.at(), format!("record {other} is not explained"))),
     }
+}
+
+/// What a hop without a blinded path is told of the invoice.
+fn payment_data(sheet: &mut Sheet, value: &[u8], seen: &mut Seen) -> Result<(), Mismatch> {
+    let cut = || Mismatch::new(sheet.at(), "the payment data is cut off");
+    let (secret, total) = value.split_first_chunk::<32>().ok_or_else(cut)?;
+    let total = number(sheet, total)?;
+    (seen.secret, seen.total_msat) = (Some(*secret), Some(total));
+    let about = note("payment_data").means("from the invoice: only who has seen it can pay");
+    sheet.record(8, about, |sheet| {
+        let about = note("payment_secret").means("shows that the payer has the invoice");
+        sheet.take_bytes(secret, about.varies())?;
+        if total > 0 {
+            let meaning = "what all parts of the payment come to";
+            sheet.take(&Tu(total), said("total_msat", msat(total), meaning))?;
+        }
+        Ok(())
+    })
 }
 
 /// LDK's number; the draft of async payments has 1.

@@ -8,7 +8,7 @@ use recording::Explained;
 use super::hop::Seen;
 use super::sheet::{Mismatch, Sheet, decoded, note};
 use super::values::{bytes, height, msat};
-use super::{hop, metadata, onion};
+use super::{bolt11, hop, metadata, onion};
 use crate::transcript::Transcript;
 
 /// LDK's number; bLIP-25 has it too.
@@ -18,34 +18,53 @@ const HOLD_HTLC: u64 = 75_537;
 /// bLIP-4.
 const ACCOUNTABLE: u64 = 106_823;
 
-/// The message, and below it each layer of its onion that the holder of `keys` can open.
+/// The message, and below it each layer of its onion that the holder of `keys` can open: all that
+/// come before what does not fit.
 pub(super) fn explain(
     content: &[u8],
     keys: Option<&KeysManager>,
     transcript: &Transcript,
-) -> Result<Vec<Explained>, Mismatch> {
+    layers: &mut Vec<Explained>,
+) -> Result<(), Mismatch> {
     let msg: UpdateAddHTLC = decoded(content, "update_add_htlc")?;
-    let mut layers = vec![message(content, &msg)?];
-    let Some(keys) = keys else { return Ok(layers) };
-    let mut seen = Seen::default();
-    let mut next = Some(onion::Onion::of(&msg)?);
+    layers.push(message(content, &msg)?);
+    let Some(keys) = keys else { return Ok(()) };
+    let (mut inner, mut seen) = (Vec::new(), Seen::default());
+    let opened = open(&msg, keys, &mut seen, &mut inner);
+    // An onion that LDK does not open, or opens otherwise, is not told of.
+    onion::agrees_with_ldk(&msg, keys, &seen, opened.is_ok())?;
+    layers.append(&mut inner);
+    opened?;
+    if let Some(lease) = &seen.lease {
+        layers.push(metadata::explain(lease, metadata::Place::Path, transcript)?);
+    }
+    if let (Some(encrypted), Some(secret)) = (&seen.metadata, &seen.secret) {
+        let lease = bolt11::decrypted(&msg, secret, encrypted, keys)?;
+        layers.push(metadata::explain(&lease, metadata::Place::Invoice, transcript)?);
+    }
+    Ok(())
+}
+
+fn open(
+    msg: &UpdateAddHTLC,
+    keys: &KeysManager,
+    seen: &mut Seen,
+    layers: &mut Vec<Explained>,
+) -> Result<(), Mismatch> {
+    let mut next = Some(onion::Onion::of(msg)?);
     // A recipient may have put hops to itself before its own.
     while let Some(packet) = next {
         let opened = packet.open(keys)?;
-        layers.push(hop::payload(&opened, &mut seen)?);
+        layers.push(hop::payload(&opened, seen)?);
         next = None;
-        if let Some(data) = opened.recipient_data(keys, &seen)? {
-            layers.push(hop::recipient_data(&data, &mut seen)?);
+        if let Some(data) = opened.recipient_data(keys, seen)? {
+            layers.push(hop::recipient_data(&data, seen)?);
             if std::mem::take(&mut seen.is_dummy) {
-                next = Some(opened.next(keys, &mut seen)?);
+                next = Some(opened.next(keys, seen)?);
             }
         }
     }
-    if let Some(lease) = &seen.lease {
-        layers.push(metadata::explain(lease, transcript)?);
-    }
-    onion::agrees_with_ldk(&msg, keys, &seen)?;
-    Ok(layers)
+    Ok(())
 }
 
 fn message(content: &[u8], msg: &UpdateAddHTLC) -> Result<Explained, Mismatch> {

@@ -12,8 +12,30 @@ use crate::transcript::Transcript;
 const VERSION: u64 = 1;
 const PAYMENT_SIZE_TYPE: u64 = 2;
 
-/// Explains the value of the metadata's entry.
-pub(super) fn explain(bytes: &[u8], transcript: &Transcript) -> Result<Explained, Mismatch> {
+/// Where a payer has it from.
+#[derive(Clone, Copy)]
+pub(super) enum Place {
+    /// A blinded path.
+    Path,
+    /// A BOLT 11 invoice.
+    Invoice,
+}
+
+/// Explains the lease, without what is around it.
+pub(super) fn explain(
+    bytes: &[u8],
+    place: Place,
+    transcript: &Transcript,
+) -> Result<Explained, Mismatch> {
+    let (seller, least) = match place {
+        Place::Path => {
+            ("who sold the lease: the introduction node of the path", "that the path lets through")
+        }
+        Place::Invoice => (
+            "who sold the lease: the hop in the invoice's route hint",
+            "that a path over the lease would let through",
+        ),
+    };
     let lease = LeaseMetadata::decode(bytes)
         .map_err(|error| Mismatch::new(0, format!("this is no lease: {error}")))?;
     let mut sheet = Sheet::new(bytes);
@@ -23,10 +45,7 @@ pub(super) fn explain(bytes: &[u8], transcript: &Transcript) -> Result<Explained
         named("version", VERSION.to_string(), "the layout of what follows"),
     )?;
     let lsp = party(transcript, &lease.lsp_node_id);
-    sheet.take(
-        &lease.lsp_node_id,
-        named("LSP node id", lsp, "who sold the lease: the introduction node of the path").varies(),
-    )?;
+    sheet.take(&lease.lsp_node_id, named("LSP node id", lsp, seller).varies())?;
     sheet.take(
         &lease.intercept_scid,
         named("intercept SCID", scid(lease.intercept_scid), "the channel that the LSP intercepts")
@@ -50,7 +69,7 @@ pub(super) fn explain(bytes: &[u8], transcript: &Transcript) -> Result<Explained
     )?;
     sheet.take(
         &BigSize(lease.min_htlc_msat),
-        named("smallest HTLC", msat(lease.min_htlc_msat), "that the path lets through"),
+        named("smallest HTLC", msat(lease.min_htlc_msat), least),
     )?;
     if let Some(size) = lease.payment_size_msat {
         let about = named("payment size", msat(size), "agreed when the lease was bought");

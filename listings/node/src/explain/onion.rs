@@ -163,11 +163,13 @@ impl Logger for Silent {
     fn log(&self, _: Record) {}
 }
 
-/// LDK opens the same onion, checks all tags, and must find the same.
+/// LDK opens the same onion, checks all tags, and must find the same: all of it, if it is `all` that
+/// there is to see.
 pub(super) fn agrees_with_ldk(
     msg: &UpdateAddHTLC,
     keys: &KeysManager,
     seen: &Seen,
+    all: bool,
 ) -> Result<(), Mismatch> {
     // A height at which the HTLC neither expires too soon nor too late.
     let at_height = msg.cltv_expiry.saturating_sub(TOO_FAR);
@@ -178,24 +180,30 @@ pub(super) fn agrees_with_ldk(
     let amount = seen.amount_msat.is_none_or(|amount| amount == found.outgoing_amt_msat);
     let expiry = seen.cltv_expiry.is_none_or(|height| height == found.outgoing_cltv_value);
     let same = match found.routing {
-        PendingHTLCRouting::Forward { short_channel_id, .. } => seen.scid == Some(short_channel_id),
-        PendingHTLCRouting::Receive { payment_data, payment_context, .. } => {
-            seen.secret == Some(payment_data.payment_secret.0)
-                && seen.total_msat == Some(payment_data.total_msat)
-                && seen.context == payment_context.map(|context| context.encode())
+        PendingHTLCRouting::Forward { short_channel_id, .. } => {
+            fits(&seen.scid, Some(short_channel_id), all)
+        }
+        PendingHTLCRouting::Receive { payment_data, payment_context, payment_metadata, .. } => {
+            fits(&seen.secret, Some(payment_data.payment_secret.0), all)
+                && fits(&seen.total_msat, Some(payment_data.total_msat), all)
+                && fits(&seen.context, payment_context.map(|context| context.encode()), all)
+                && fits(&seen.metadata, payment_metadata, all)
         }
         PendingHTLCRouting::ReceiveKeysend {
             payment_data,
             payment_preimage,
             payment_context,
+            payment_metadata,
             invoice_request,
             ..
         } => {
-            seen.secret == payment_data.as_ref().map(|data| data.payment_secret.0)
-                && seen.total_msat == payment_data.map(|data| data.total_msat)
-                && seen.preimage == Some(payment_preimage.0)
-                && seen.context == payment_context.map(|context| context.encode())
-                && seen.invoice_request == invoice_request.map(|request| request.encode())
+            let secret = payment_data.as_ref().map(|data| data.payment_secret.0);
+            fits(&seen.secret, secret, all)
+                && fits(&seen.total_msat, payment_data.map(|data| data.total_msat), all)
+                && fits(&seen.preimage, Some(payment_preimage.0), all)
+                && fits(&seen.context, payment_context.map(|context| context.encode()), all)
+                && fits(&seen.metadata, payment_metadata, all)
+                && fits(&seen.invoice_request, invoice_request.map(|r| r.encode()), all)
         }
         PendingHTLCRouting::TrampolineForward { .. } => false,
     };
@@ -203,4 +211,9 @@ pub(super) fn agrees_with_ldk(
         true => Ok(()),
         false => Err(Mismatch::new(0, "LDK finds something else in this onion")),
     }
+}
+
+/// Whether LDK's `found` is what was `seen`; unless `all` was, it may not have been seen.
+fn fits<T: PartialEq>(seen: &Option<T>, found: Option<T>, all: bool) -> bool {
+    *seen == found || (!all && seen.is_none())
 }

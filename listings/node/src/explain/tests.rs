@@ -6,6 +6,7 @@ use bitcoin::secp256k1::{Secp256k1, SecretKey};
 use lightning::blinded_path::payment::{
     AsyncBolt12OfferContext, BlindedPaymentPath, PaymentConstraints, PaymentContext, ReceiveTlvs,
 };
+use lightning::ln::inbound_payment;
 use lightning::ln::msgs::UpdateAddHTLC;
 use lightning::ln::onion_utils::create_payment_onion;
 use lightning::ln::outbound_payment::RecipientOnionFields;
@@ -19,6 +20,7 @@ use lightning::types::features::{ChannelFeatures, NodeFeatures};
 use lightning::types::payment::{PaymentHash, PaymentPreimage, PaymentSecret};
 use lightning::util::logger::{Logger, Record};
 use lightning::util::ser::Writeable;
+use lsps2_async::metadata::LeaseMetadata;
 use serde_json::json;
 use std::sync::{Arc, RwLock};
 
@@ -172,17 +174,20 @@ fn path_with_dummies(keys: &KeysManager) -> BlindedPaymentPath {
     router.create_blinded_payment_paths(id, key, Vec::new(), tlvs, None, &secp).unwrap().remove(0)
 }
 
-fn paid_over(path: &BlindedPaymentPath, keys: &KeysManager) -> UpdateAddHTLC {
-    let payment_hash = PaymentHash::from(PREIMAGE);
-    let first = RouteHop {
+/// The only hop, or the one before a blinded path.
+fn hop_to(keys: &KeysManager, fee_msat: u64, cltv_expiry_delta: u32) -> RouteHop {
+    RouteHop {
         pubkey: keys.get_node_id(Recipient::Node).unwrap(),
         node_features: NodeFeatures::empty(),
         short_channel_id: 1,
         channel_features: ChannelFeatures::empty(),
-        fee_msat: 0,
-        cltv_expiry_delta: path.payinfo.cltv_expiry_delta.into(),
+        fee_msat,
+        cltv_expiry_delta,
         maybe_announced_channel: true,
-    };
+    }
+}
+
+fn paid_over(path: &BlindedPaymentPath, keys: &KeysManager) -> UpdateAddHTLC {
     let tail = BlindedTail {
         trampoline_hops: Vec::new(),
         hops: path.blinded_hops().to_vec(),
@@ -190,14 +195,26 @@ fn paid_over(path: &BlindedPaymentPath, keys: &KeysManager) -> UpdateAddHTLC {
         excess_final_cltv_expiry_delta: 0,
         final_value_msat: 5_000,
     };
+    let first = hop_to(keys, 0, path.payinfo.cltv_expiry_delta.into());
+    let path = Path { hops: vec![first], blinded_tail: Some(tail) };
+    let fields = RecipientOnionFields::spontaneous_empty(5_000);
+    sent(&path, &fields, PaymentHash::from(PREIMAGE), Some(PREIMAGE))
+}
+
+fn sent(
+    path: &Path,
+    fields: &RecipientOnionFields,
+    payment_hash: PaymentHash,
+    preimage: Option<PaymentPreimage>,
+) -> UpdateAddHTLC {
     let (onion_routing_packet, amount_msat, cltv_expiry) = create_payment_onion(
         &Secp256k1::new(),
-        &Path { hops: vec![first], blinded_tail: Some(tail) },
+        path,
         &SecretKey::from_slice(&[13; 32]).unwrap(),
-        &RecipientOnionFields::spontaneous_empty(5_000),
+        fields,
         300,
         &payment_hash,
-        &Some(PREIMAGE),
+        &preimage,
         None,
         [14; 32],
     )
@@ -216,6 +233,13 @@ fn paid_over(path: &BlindedPaymentPath, keys: &KeysManager) -> UpdateAddHTLC {
     }
 }
 
+fn received(msg: &UpdateAddHTLC) -> Entry {
+    let (message, peer) = ("update_add_htlc".to_owned(), "b".to_owned());
+    let content = Some(msg.encode().to_lower_hex_string());
+    let what = What::Wire { peer, message, bytes: msg.serialized_length(), content };
+    Entry { seq: 0, at_ms: 0, node: "a".to_owned(), what }
+}
+
 /// A recipient opens every layer that is for itself, those of its dummy hops too.
 #[test]
 fn an_onion_is_opened_through_its_dummy_hops() {
@@ -223,11 +247,7 @@ fn an_onion_is_opened_through_its_dummy_hops() {
     let transcript = Transcript::keeping_bytes();
     transcript.lend_keys("a", &keys);
     let path = path_with_dummies(&keys);
-    let msg = paid_over(&path, &keys);
-    let (message, peer) = ("update_add_htlc".to_owned(), "b".to_owned());
-    let content = Some(msg.encode().to_lower_hex_string());
-    let what = What::Wire { peer, message, bytes: msg.serialized_length(), content };
-    let entry = Entry { seq: 0, at_ms: 0, node: "a".to_owned(), what };
+    let entry = received(&paid_over(&path, &keys));
     let layers = explain(&entry, &transcript).unwrap();
     let hops = path.blinded_hops().len();
     assert!(hops > 1);
@@ -240,4 +260,92 @@ fn an_onion_is_opened_through_its_dummy_hops() {
     // Whose keys are not there, its layers stay closed.
     let closed = explain(&Entry { node: "c".to_owned(), ..entry }, &transcript).unwrap();
     assert_eq!(closed, layers[..1]);
+}
+
+/// Metadata of a BOLT 11 invoice, and what `change` makes of it on its way.
+fn paid_by_invoice(
+    keys: &KeysManager,
+    metadata: &[u8],
+    delta: Option<u16>,
+    change: impl FnOnce(&mut Vec<u8>),
+) -> Entry {
+    let (keys_of_payments, metadata) = (keys.get_expanded_key(), Some(metadata.to_vec()));
+    let (hash, secret, metadata) = inbound_payment::create(
+        &keys_of_payments,
+        Some(7_000),
+        3_600,
+        keys,
+        1_800_000_000,
+        delta,
+        metadata,
+    )
+    .unwrap();
+    let mut fields = RecipientOnionFields::secret_only(secret, 7_000);
+    fields.payment_metadata = metadata;
+    change(fields.payment_metadata.as_mut().unwrap());
+    let path = Path { hops: vec![hop_to(keys, 5_000, 100)], blinded_tail: None };
+    received(&sent(&path, &fields, hash, None))
+}
+
+fn lease() -> LeaseMetadata {
+    LeaseMetadata {
+        lsp_node_id: SecretKey::from_slice(&[9; 32]).unwrap().public_key(&Secp256k1::new()),
+        intercept_scid: 7,
+        cltv_expiry_delta: 144,
+        min_fee_msat: 2_000,
+        proportional: 10_000,
+        valid_until: std::time::Duration::from_secs(1_800_000_000),
+        min_htlc_msat: 2_001,
+        payment_size_msat: Some(7_000),
+    }
+}
+
+#[test]
+fn the_lease_in_an_invoice_is_decrypted() {
+    let keys = Arc::new(KeysManager::new(&[40; 32], 1, 2, true));
+    let transcript = Transcript::keeping_bytes();
+    transcript.lend_keys("a", &keys);
+    for delta in [None, Some(44)] {
+        let entry = paid_by_invoice(&keys, &lease().encode(), delta, |_| ());
+        let layers = explain(&entry, &transcript).unwrap();
+        let titles: Vec<_> = layers.iter().map(|layer| &*layer.title).collect();
+        let hop = "this hop of the onion, decrypted";
+        assert_eq!(titles, ["update_add_htlc", hop, "lease metadata"]);
+        assert_eq!(layers[2].bytes, lease().encode().to_lower_hex_string());
+        let value = |name| layers[1].fields.iter().find(|f| f.name == name).map(|f| &*f.value);
+        assert_eq!(value("amt_to_forward"), Some("5 000 msat"));
+        assert_eq!(value("total_msat"), Some("7 000 msat"));
+        assert!(value("payment_secret").is_some());
+    }
+}
+
+/// Nor is anything told of it; but what is around it is.
+#[test]
+fn an_inner_layer_that_does_not_fit_leaves_the_outer_ones() {
+    let keys = Arc::new(KeysManager::new(&[40; 32], 1, 2, true));
+    let transcript = Transcript::keeping_bytes();
+    transcript.lend_keys("a", &keys);
+    let shown = |entry: &Entry, outer: usize| {
+        let mismatch = explain(entry, &transcript).unwrap_err();
+        let layers = explainer(&transcript)(entry);
+        assert_eq!(layers.len(), outer + 1);
+        assert!(layers[..outer].iter().all(|layer| !layer.fields.is_empty()));
+        let last = &layers[outer];
+        assert_eq!(last.title, format!("not explained: {mismatch}"));
+        assert!(last.fields.is_empty() && last.bytes.is_empty());
+        last.title.clone()
+    };
+    for delta in [None, Some(44)] {
+        let changed = paid_by_invoice(&keys, &lease().encode(), delta, |bytes| bytes[3] ^= 1);
+        assert!(shown(&changed, 2).contains("no invoice of this node has this metadata"));
+    }
+    let other = paid_by_invoice(&keys, b"something else", None, |_| ());
+    assert!(shown(&other, 2).contains("this is no lease"));
+    // LDK does not open an onion for another hash, nor for an HTLC smaller than its path allows.
+    let path = path_with_dummies(&keys);
+    let msg = paid_over(&path, &keys);
+    let payment_hash = PaymentHash([5; 32]);
+    assert!(shown(&received(&UpdateAddHTLC { payment_hash, ..msg.clone() }), 1).contains("LDK"));
+    let small = UpdateAddHTLC { amount_msat: 0, ..msg };
+    assert!(shown(&received(&small), 1).contains("LDK does not open this onion"));
 }
