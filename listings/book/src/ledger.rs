@@ -49,10 +49,10 @@ fn drawn(recording: &Recording, scenes: &[&str]) -> Result<String, String> {
     for same in groups(&ledger.checkpoints[still.len()..], scenes) {
         one(&mut out, recording, &ledger.opening, &same, most);
     }
-    let _ = write!(
+    let _ = writeln!(
         out,
         "<p class=\"legend\">Recorded with LDK {}. What is too small to be seen is drawn as a line. \
-         The build fails if a sum is not 0.</p></figure>\n",
+         The build fails if a sum is not 0.</p></figure>",
         text(&recording.header.ldk)
     );
     Ok(joined(&out))
