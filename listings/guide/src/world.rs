@@ -82,6 +82,8 @@ pub struct World {
     pub lsp: Option<Lsp>,
     /// The recipient, while it is online.
     pub recipient: Option<Recipient>,
+    /// Payers beside the usual one.
+    others: Vec<Payer>,
     story: Story,
     lsp_address: SocketAddr,
     folder: TempDir,
@@ -126,6 +128,7 @@ impl World {
             payer_lsp,
             lsp: Some(lsp),
             recipient: None,
+            others: Vec::new(),
             story,
             folder,
         };
@@ -222,6 +225,11 @@ impl World {
         let knows = || payer.can_route(&there, &lsp) && payer.knows_node(&lsp);
         self.see(from, |e| matches!(e.what, What::Wire { .. }) && knows()).await?;
         Ok(payer)
+    }
+
+    /// Takes over another payer, which stops with the rest.
+    pub fn keep(&mut self, payer: Payer) {
+        self.others.push(payer);
     }
 
     /// Stops the recipient: it is offline.
@@ -475,6 +483,9 @@ impl World {
     /// Stops everybody.
     pub async fn stop(mut self) {
         self.stop_payer().await;
+        for other in self.others.drain(..) {
+            other.stop().await;
+        }
         self.stop_recipient().await;
         self.stop_lsp().await;
         self.payer_lsp.stop().await;

@@ -638,8 +638,10 @@ fn readable(text: &str) -> String {
     let words: Vec<_> = text.split(' ').collect();
     let word = |(at, word): (usize, &&str)| {
         let of_money = words.get(at + 1).is_some_and(|unit| unit.contains("sat"));
+        // An SCID in LDK's words is longer, a height shorter.
+        let is_long = (7..=10).contains(&word.len());
         match word.parse::<u64>() {
-            Ok(number) if of_money => grouped(number),
+            Ok(number) if of_money || is_long => grouped(number),
             _ => (*word).to_owned(),
         }
     };

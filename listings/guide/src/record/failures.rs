@@ -71,9 +71,18 @@ async fn prepared(world: &mut World) -> Result<(Lease, Offer)> {
     Ok(prepared)
 }
 
+/// The same for a scene that begins with a payment which waits.
+async fn scene_of(world: &World, sent: &Sent, id: &str, title: &str) -> Result<()> {
+    scene(world, id, title).await?;
+    world.say(format!("{} wait at the payer's LSP for a recipient that is away", msat(sent.msat)));
+    Ok(())
+}
+
 /// A payment on its way.
 struct Sent {
     offer: Offer,
+    /// How much, in msat.
+    msat: u64,
     /// Since when.
     from: u64,
     /// What the payer could send before, in msat.
@@ -90,7 +99,7 @@ async fn hold(world: &World, offer: Offer, amount_msat: u64) -> Result<Sent> {
     let (from, before_msat) = (world.transcript.position(), payers_money(world)?);
     world.pay_while_recipient_is_offline(&offer, amount_msat).await?;
     world.rest().await?;
-    Ok(Sent { offer, from, before_msat })
+    Ok(Sent { offer, msat: amount_msat, from, before_msat })
 }
 
 /// The LSP's process ends and begins again. A recipient that is online connects after the payer's LSP:

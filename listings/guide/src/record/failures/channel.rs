@@ -9,7 +9,7 @@ use node::transcript::{Entry, HtlcState};
 
 use super::{
     AMOUNT_MSAT, Scenario, comes_back, failure, held, hold, is_handling_failed, payers_money,
-    scene, usual,
+    scene, scene_of, usual,
 };
 use crate::record::bolt11::{self, Onion, buy, send};
 use crate::story::{self, Setting};
@@ -99,7 +99,7 @@ async fn underpaying_off(world: &mut World) -> Result<()> {
     world.rest().await?;
     story::leave(world, "recipient").await?;
     let sent = hold(world, offer, 40_000_000).await?;
-    scene(world, "underpaid", "Less than the onion says").await?;
+    scene_of(world, &sent, "underpaid", "Less than the onion says").await?;
     world.start_recipient().await?;
     let refused = |e: &Entry| is_handling_failed(e, "recipient", "FinalIncorrectHTLCAmount");
     world.see(sent.from, refused).await?;
@@ -109,7 +109,7 @@ async fn underpaying_off(world: &mut World) -> Result<()> {
 
 async fn over_skim(world: &mut World) -> Result<()> {
     let sent = held(world).await?;
-    scene(world, "over-skim", "1 msat too much").await?;
+    scene_of(world, &sent, "over-skim", "1 msat too much").await?;
     world.start_recipient().await?;
     world.see_htlc(sent.from, "recipient", HtlcState::Refused).await?;
     world.see(sent.from, |e| is_handling_failed(e, "lsp", "")).await?;
@@ -127,7 +127,7 @@ fn quarter_in_flight() -> Story {
 
 async fn htlc_maximum(world: &mut World) -> Result<()> {
     let sent = held(world).await?;
-    scene(world, "htlc-maximum", "More than may be in flight").await?;
+    scene_of(world, &sent, "htlc-maximum", "More than may be in flight").await?;
     world.start_recipient().await?;
     world.see_htlc(sent.from, "lsp", HtlcState::Failed).await?;
     sent.comes_back(world).await
@@ -141,7 +141,7 @@ fn no_channels() -> Story {
 
 async fn channel_refused(world: &mut World) -> Result<()> {
     let sent = held(world).await?;
-    scene(world, "refused", "The wallet takes no channels").await?;
+    scene_of(world, &sent, "refused", "The wallet takes no channels").await?;
     world.say("The recipient has accept_inbound_channels at false");
     world.start_recipient().await?;
     world.see(sent.from, |e| e.node == "lsp" && channel_is(e, "closed", "recipient")).await?;
@@ -152,10 +152,9 @@ async fn unbought_channel(world: &mut World) -> Result<()> {
     world.start_recipient().await?;
     scene(world, "no-lease", "No lease is outstanding").await?;
     offers_channel(world, 1_000_000, false).await?;
+    scene(world, "announced", "With a lease: an announced channel").await?;
     let (lsp, policy) = (world.lsp().id(), world.buying_policy());
-    world.say("The wallet buys a lease");
     world.recipient().buy_lease(lsp, policy).await?;
-    scene(world, "announced", "An announced channel").await?;
     offers_channel(world, 1_000_000, true).await?;
     scene(world, "too-large", "A channel that is far too large").await?;
     offers_channel(world, 20_000_001, false).await
@@ -173,7 +172,7 @@ async fn offers_channel(world: &World, capacity_sat: u64, announced: bool) -> Re
 async fn recipient_vanishes(world: &mut World) -> Result<()> {
     let sent = held(world).await?;
     world.lsp().hold_forwards(true);
-    scene(world, "ready", "Ready, and away").await?;
+    scene_of(world, &sent, "ready", "Ready, and away").await?;
     world.start_recipient().await?;
     world.see(sent.from, |e| e.node == "lsp" && channel_is(e, "ready", "recipient")).await?;
     world.see(sent.from, |e| e.node == "recipient" && channel_is(e, "ready", "lsp")).await?;

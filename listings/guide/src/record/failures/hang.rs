@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::payer::probe;
 use super::{
     Scenario, comes_back, failure, held, is_handling_failed, msat, parked, payers_money, prepared,
-    reestablished, restart_lsp, scene, usual,
+    reestablished, restart_lsp, scene, scene_of, usual,
 };
 use crate::record::bolt11::{self, Onion, buy, send};
 use crate::story::{self, Setting};
@@ -73,7 +73,7 @@ async fn dust(world: &mut World) -> Result<()> {
 async fn lsp_restarts(world: &mut World) -> Result<()> {
     let sent = held(world).await?;
     world.lsp().hold_opens();
-    scene(world, "intercepted", "Intercepted, and not opened").await?;
+    scene_of(world, &sent, "intercepted", "Intercepted, and not opened").await?;
     world.start_recipient().await?;
     world.see_htlc(sent.from, "lsp", HtlcState::Intercepted).await?;
     scene(world, "restarted", "After the restart").await?;
@@ -91,7 +91,7 @@ fn penniless() -> Story {
 
 async fn no_coins(world: &mut World) -> Result<()> {
     let sent = held(world).await?;
-    scene(world, "no-coins", "The LSP has no coins").await?;
+    scene_of(world, &sent, "no-coins", "The LSP has no coins").await?;
     world.start_recipient().await?;
     world.see(sent.from, |e| e.node == "lsp" && channel_is(e, "open_failed", "recipient")).await?;
     world.see(sent.from, |e| e.node == "recipient" && channel_is(e, "closed", "lsp")).await?;
@@ -121,7 +121,7 @@ async fn lsp_restarts_with_mail(world: &mut World) -> Result<()> {
     let sent = held(world).await?;
     // Until it has parked the HTLC, the payer's LSP looks whether the next node is there.
     parked(world).await?;
-    scene(world, "restart", "The LSP restarts").await?;
+    scene_of(world, &sent, "restart", "The LSP restarts").await?;
     let from = world.transcript.position();
     restart_lsp(world).await?;
     reestablished(world, from).await?;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::channel::{skims, skims_again};
 use super::{
     AMOUNT_MSAT, Scenario, comes_back, failure, held, hold, is_handling_failed, msat, pay_once,
-    payers_money, prepared, restart_lsp, scene, usual,
+    payers_money, prepared, restart_lsp, scene, scene_of, usual,
 };
 use crate::record::bolt11::{self, Onion, buy, send};
 use crate::story::{self, Setting};
@@ -67,7 +67,7 @@ async fn second_skim(world: &mut World) -> Result<()> {
     world.rest().await?;
     story::leave(world, "recipient").await?;
     let sent = hold(world, offer, 40_000_000).await?;
-    scene(world, "second-skim", "A second fee").await?;
+    scene_of(world, &sent, "second-skim", "A second fee").await?;
     world.start_recipient().await?;
     world.see_htlc(sent.from, "recipient", HtlcState::Refused).await?;
     world.see(sent.from, |e| is_handling_failed(e, "lsp", "")).await?;
@@ -98,13 +98,14 @@ async fn two_payers(world: &mut World) -> Result<()> {
     let locked = || world.payer_lsp.locked_htlcs_from(&other.id()) > 0 && other.htlcs_rest();
     world.see(then, |_| locked()).await?;
     scene(world, "released", "Both are released").await?;
+    world.say("A payment of each payer waits, and a message about each is in the mailbox");
     world.start_recipient().await?;
     for payer in ["payer", "payer-2"] {
         world.see_htlc(sent.from, payer, HtlcState::Paid).await?;
     }
     world.see(sent.from, |_| other.htlcs_rest()).await?;
     world.rest().await?;
-    other.stop().await;
+    world.keep(other);
     Ok(())
 }
 
@@ -122,6 +123,8 @@ async fn unpaid_channel(world: &mut World) -> Result<()> {
     world.see(from, |e| e.node == "payer-lsp" && is_onion(e, "release_held_htlc")).await?;
     scene(world, "closed", "Nobody pays for the channel").await?;
     let from = world.transcript.position();
+    world
+        .say("A JIT channel is open, its funding withheld; the payment that opened it was refused");
     world.lsp().clock().advance(Duration::from_secs(29 * 24 * 60 * 60));
     world.say("By the LSP's clock the lease has run out");
     for (node, peer) in [("lsp", "recipient"), ("recipient", "lsp")] {

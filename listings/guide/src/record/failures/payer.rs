@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use super::{
     AMOUNT_MSAT, Scenario, Sent, comes_back, failure, held, is_handling_failed, msat, parked,
-    payers_money, prepared, scene, usual,
+    payers_money, prepared, scene, scene_of, usual,
 };
 use crate::story;
 use crate::world::{PATIENCE, Story, World, channel_is, set_flags};
@@ -110,7 +110,7 @@ async fn below_minimum(world: &mut World) -> Result<()> {
 async fn not_intercepted(world: &mut World) -> Result<()> {
     let sent = held(world).await?;
     set_flags(world.lsp(), |flags| flags.htlc_interception_flags = 0);
-    scene(world, "not-intercepted", "The LSP does not intercept").await?;
+    scene_of(world, &sent, "not-intercepted", "The LSP does not intercept").await?;
     world.say("The recipient's LSP has htlc_interception_flags at 0");
     world.start_recipient().await?;
     world.see(sent.from, |e| is_handling_failed(e, "lsp", "UnknownNextPeer")).await?;
@@ -149,7 +149,7 @@ fn short_lease() -> Story {
 
 async fn lease_expired(world: &mut World) -> Result<()> {
     let sent = held(world).await?;
-    scene(world, "expired", "The lease has run out").await?;
+    scene_of(world, &sent, "expired", "The lease has run out").await?;
     world.lsp().clock().advance(VALIDITY);
     world.say("By the LSP's clock the lease's valid_until has passed");
     world.start_recipient().await?;
@@ -236,7 +236,7 @@ async fn mine_to(world: &World, height: u32) -> Result<()> {
 async fn held_too_long(world: &mut World) -> Result<()> {
     let sent: Sent = held(world).await?;
     mine_to(world, expiry_at_recipient(world)? - LEAST_BLOCKS_TO_OPEN + 1).await?;
-    scene(world, "held-too-long", "Held for too long").await?;
+    scene_of(world, &sent, "held-too-long", "Held for too long").await?;
     world.say("So many blocks have come that 41 would be left at the recipient");
     world.start_recipient().await?;
     world.see_htlc(sent.from, "lsp", HtlcState::Failed).await?;
@@ -251,7 +251,7 @@ async fn never_released(world: &mut World) -> Result<()> {
     let out = expiry_at_recipient(world)? + 72;
     mine_to(world, out - HTLC_FAIL_BACK_BUFFER - 1).await?;
     let from = world.transcript.position();
-    scene(world, "never-released", "Never released").await?;
+    scene_of(world, &sent, "never-released", "Never released").await?;
     world.say("A block comes, and 39 are left on the way out of the payer's LSP");
     world.mine(1).await?;
     comes_back(world, from, sent.before_msat).await

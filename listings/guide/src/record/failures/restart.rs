@@ -3,7 +3,7 @@
 use anyhow::Result;
 use node::transcript::{Entry, What};
 
-use super::{Scenario, failure, held, parked, reestablished, scene, see_from, usual};
+use super::{Scenario, failure, held, parked, reestablished, scene, scene_of, see_from, usual};
 use crate::story::{self, Setting};
 use crate::world::World;
 
@@ -21,7 +21,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
 async fn payer_lsp_restarts(world: &mut World) -> Result<()> {
     let sent = held(world).await?;
     parked(world).await?;
-    scene(world, "restart", "The payer's LSP restarts").await?;
+    scene_of(world, &sent, "restart", "The payer's LSP restarts").await?;
     let from = world.transcript.position();
     world.restart_payer_lsp().await?;
     let raised =
