@@ -641,7 +641,8 @@ fn readable(text: &str) -> String {
         // An SCID in LDK's words is longer, a height shorter.
         let is_long = (7..=10).contains(&word.len());
         match word.parse::<u64>() {
-            Ok(number) if of_money || is_long => grouped(number),
+            // Three digits may be the end of a number that is grouped already.
+            Ok(number) if of_money && word.len() > 3 || is_long => grouped(number),
             _ => (*word).to_owned(),
         }
     };
