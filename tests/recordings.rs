@@ -79,6 +79,7 @@ recordings! {
     fail_lsp_restarts "fail-lsp-restarts"
     fail_no_coins "fail-no-coins"
     fail_part_missing "fail-part-missing"
+    fail_paid_in_parts "fail-paid-in-parts"
     fail_lsp_restarts_with_mail "fail-lsp-restarts-with-mail"
 }
 

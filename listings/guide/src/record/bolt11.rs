@@ -94,9 +94,9 @@ impl Onion {
     }
 }
 
-/// Pays one HTLC over the lease, once, over a route made by hand: LDK's router adds blocks at random,
-/// and tries again for some seconds.
-pub(super) fn send(world: &World, lease: &Lease, msat: u64, onion: Onion) -> Result<()> {
+/// Pays over the lease, once, one HTLC for each part, over a route made by hand: LDK's router adds
+/// blocks at random, splits only if it must, and tries again for some seconds.
+pub(super) fn send(world: &World, lease: &Lease, parts_msat: &[u64], onion: Onion) -> Result<()> {
     let (payer, lsp, recipient) = (world.payer(), world.lsp(), world.recipient().id());
     let hop = |pubkey, short_channel_id, fee_msat, cltv_expiry_delta| RouteHop {
         pubkey,
@@ -112,19 +112,19 @@ pub(super) fn send(world: &World, lease: &Lease, msat: u64, onion: Onion) -> Res
     let to_payer_lsp = first.context("the payer has no channel")?;
     let to_lsp = lsp.channel_manager().list_usable_channels();
     let to_lsp = to_lsp.iter().find_map(|c| c.short_channel_id.filter(|_| c.is_announced));
-    let hops = vec![
-        hop(world.payer_lsp.id(), to_payer_lsp, ROUTING_MSAT, 72),
-        hop(
-            lsp.id(),
-            to_lsp.context("the LSPs have no channel")?,
-            0,
-            lease.cltv_expiry_delta.into(),
-        ),
-        hop(recipient, lease.id.intercept_scid, msat, onion.final_cltv_delta),
-    ];
+    let to_lsp = to_lsp.context("the LSPs have no channel")?;
+    let path = |part_msat: &u64| Path {
+        hops: vec![
+            hop(world.payer_lsp.id(), to_payer_lsp, ROUTING_MSAT, 72),
+            hop(lsp.id(), to_lsp, 0, lease.cltv_expiry_delta.into()),
+            hop(recipient, lease.id.intercept_scid, *part_msat, onion.final_cltv_delta),
+        ],
+        blinded_tail: None,
+    };
     let payee = PaymentParameters::from_node_id(recipient, onion.final_cltv_delta);
-    let route_params = Some(RouteParameters::from_payment_params_and_value(payee, msat));
-    let route = Route { paths: vec![Path { hops, blinded_tail: None }], route_params };
+    let all_msat = parts_msat.iter().sum();
+    let route_params = Some(RouteParameters::from_payment_params_and_value(payee, all_msat));
+    let route = Route { paths: parts_msat.iter().map(path).collect(), route_params };
     let id = PaymentId(onion.hash.0);
     payer
         .channel_manager()

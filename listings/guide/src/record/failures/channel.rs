@@ -222,7 +222,7 @@ async fn delta_demanded(world: &mut World) -> Result<()> {
     world.lsp().hold_forwards(true);
     scene(world, "delta", "Two blocks while the channel opens").await?;
     world.say(format!("The wallet hands create_inbound_payment the invoice's {demanded} blocks"));
-    send(world, &lease, AMOUNT_MSAT, Onion { hash, fields, final_cltv_delta: demanded.into() })?;
+    send(world, &lease, &[AMOUNT_MSAT], Onion { hash, fields, final_cltv_delta: demanded.into() })?;
     world.see(from, |e| e.node == "lsp" && channel_is(e, "ready", "recipient")).await?;
     world.see(from, |e| e.node == "recipient" && channel_is(e, "ready", "lsp")).await?;
     world.mine(2).await?;

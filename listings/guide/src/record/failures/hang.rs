@@ -1,7 +1,7 @@
 //! An HTLC hangs, or would without what this guide's LSP does.
 
 use anyhow::{Context, Result, ensure};
-use node::transcript::HtlcState;
+use node::transcript::{Entry, HtlcState, What};
 use std::time::Duration;
 
 use super::payer::probe;
@@ -46,6 +46,14 @@ pub(super) fn scenarios() -> Vec<Scenario> {
              fails it after 90 seconds.",
             bolt11::story,
             |world| Box::pin(part_missing(world)),
+        ),
+        failure(
+            "fail-paid-in-parts",
+            "A fixed-size payment in two parts",
+            "Two HTLCs of a BOLT 11 payment make up the agreed size. Each pays its share of the fee, and \
+             the LSP adds the shares up before it broadcasts the funding.",
+            bolt11::story,
+            |world| Box::pin(paid_in_parts(world)),
         ),
         failure(
             "fail-lsp-restarts-with-mail",
@@ -106,7 +114,7 @@ async fn part_missing(world: &mut World) -> Result<()> {
     let (from, before) = (world.transcript.position(), payers_money(world)?);
     scene(world, "part", "A part is missing").await?;
     world.say(format!("The invoice asks for {}; the payer sends a third", msat(WHOLE_MSAT)));
-    send(world, &lease, PART_MSAT, Onion::of_invoice(&invoice)?)?;
+    send(world, &lease, &[PART_MSAT], Onion::of_invoice(&invoice)?)?;
     world.see_htlc(from, "lsp", HtlcState::Intercepted).await?;
     world.rest().await?;
     world.lsp().clock().advance(Duration::from_secs(90));
@@ -115,6 +123,26 @@ async fn part_missing(world: &mut World) -> Result<()> {
     comes_back(world, from, before).await?;
     ensure!(world.recipient().balances().channels.is_empty(), "a channel was opened for a part");
     Ok(())
+}
+
+async fn paid_in_parts(world: &mut World) -> Result<()> {
+    const PARTS_MSAT: [u64; 2] = [100_000_000, 200_000_000];
+    let lease = buy(world, PARTS_MSAT.iter().sum()).await?;
+    let invoice = world.recipient().jit_invoice(&lease, bolt11::VALID)?;
+    let from = world.transcript.position();
+    scene(world, "parts", "Two parts").await?;
+    world.say(format!("The payer splits {}", msat(PARTS_MSAT.iter().sum())));
+    send(world, &lease, &PARTS_MSAT, Onion::of_invoice(&invoice)?)?;
+    world.see_htlc(from, "payer", HtlcState::Paid).await?;
+    let forwards = |name: &str| {
+        let entries = world.transcript.since(from).into_iter().filter(|e| e.node == name);
+        let forwarded =
+            |e: &Entry| matches!(e.what, What::Htlc { state: HtlcState::Forwarded, .. });
+        entries.filter(forwarded).count()
+    };
+    world.see(from, |_| ["lsp", "payer-lsp"].map(forwards) == [PARTS_MSAT.len(); 2]).await?;
+    world.see(from, |e| e.node == "lsp" && matches!(e.what, What::Broadcast { .. })).await?;
+    world.rest().await
 }
 
 async fn lsp_restarts_with_mail(world: &mut World) -> Result<()> {

@@ -144,7 +144,7 @@ async fn unfunded_channel(world: &mut World) -> Result<()> {
     let (from, before) = (world.transcript.position(), payers_money(world)?);
     let mut onion = Onion::of_invoice(&invoice)?;
     onion.fields.payment_metadata = None;
-    send(world, &lease, AMOUNT_MSAT, onion)?;
+    send(world, &lease, &[AMOUNT_MSAT], onion)?;
     comes_back(world, from, before).await?;
 
     let params = Bolt11InvoiceParameters { amount_msats: Some(40_000_000), ..Default::default() };
