@@ -166,8 +166,16 @@ fn tlvs(
     channel_type: Option<&ChannelTypeFeatures>,
 ) -> Result<(), Mismatch> {
     if let Some(script) = shutdown_script {
-        let value = if script.is_empty() { "none".to_owned() } else { bytes(script.len()) };
-        let about = said("upfront_shutdown_script", value, "where the sender's money must go");
+        let (value, meaning) = match script.is_empty() {
+            true => {
+                ("none".to_owned(), "where the sender's money goes is for a mutual close to say")
+            }
+            false => (
+                bytes(script.len()),
+                "where the sender's money goes in a mutual close, and nowhere else",
+            ),
+        };
+        let about = said("upfront_shutdown_script", value, meaning);
         sheet.tlv(0, script.as_bytes(), about.varies())?;
     }
     if let Some(features) = channel_type {
@@ -226,7 +234,8 @@ pub(super) fn revoke_and_ack(
         opaque("next_per_commitment_point", "for the keys of the sender's next commitment"),
     )?;
     if !msg.release_htlc_message_paths.is_empty() {
-        let meaning = "for each held HTLC, a path back to the node that holds it";
+        let meaning = "for each held HTLC, a path back to the node that holds it; LDK's number, \
+                       the draft's is 0";
         let about = note("release_htlc_message_paths").means(meaning);
         sheet.record(RELEASE_PATHS, about, |sheet| {
             for (id, path) in &msg.release_htlc_message_paths {

@@ -149,7 +149,8 @@ fn payload_record(
         }
         INVOICE_REQUEST => {
             seen.invoice_request = Some(value.to_vec());
-            let meaning = "what the payer asked for the invoice with; LDK's record";
+            let meaning =
+                "what the payer asked for the invoice with; LDK's number, the draft's is 1";
             let about = said("invoice_request", bytes(value.len()), meaning);
             sheet.tlv(kind, value, about.varies())
         }
@@ -203,7 +204,7 @@ fn data_record(
 ) -> Result<(), Mismatch> {
     match kind {
         1 => {
-            let meaning = "zeros, so that the hop's length tells nothing";
+            let meaning = "zeros, up to the next step of 30 bytes, so that the length tells little";
             let about = said("padding", bytes(value.len()), meaning);
             sheet.tlv(1, &vec![0; value.len()], about)
         }
@@ -228,7 +229,8 @@ fn data_record(
         PAYMENT_SECRET => {
             let secret: [u8; 32] = typed(sheet, value)?;
             seen.secret = Some(secret);
-            let meaning = "shows that the HTLC came over a path of the recipient's; LDK's record";
+            let meaning = "the recipient's own: commits to amount, expiry and kind of the payment; \
+                           LDK's record";
             sheet.tlv(kind, &secret, note("payment_secret").means(meaning).varies())
         }
         PAYMENT_CONTEXT => {
@@ -254,7 +256,11 @@ const DUMMY: u64 = 65_539;
 
 fn payment_relay(sheet: &mut Sheet, value: &[u8]) -> Result<(), Mismatch> {
     let relay: PaymentRelay = typed(sheet, value)?;
-    let about = note("payment_relay").means("what this hop takes for forwarding");
+    let meaning = match relay.fee_base_msat {
+        0 => "what this hop takes for forwarding; base fee 0, which is written as no bytes",
+        _ => "what this hop takes for forwarding",
+    };
+    let about = note("payment_relay").means(meaning);
     sheet.record(10, about, |sheet| {
         let delta = relay.cltv_expiry_delta;
         let meaning = "how much sooner the forwarded HTLC expires";

@@ -11,7 +11,7 @@ use super::values::{bytes, height, msat};
 use super::{bolt11, hop, metadata, onion};
 use crate::transcript::Transcript;
 
-/// LDK's number; bLIP-25 has it too.
+/// bLIP-25.
 const SKIMMED_FEE: u64 = 65_537;
 /// LDK's number; the draft of async payments has 2.
 const HOLD_HTLC: u64 = 75_537;
@@ -84,12 +84,14 @@ fn message(content: &[u8], msg: &UpdateAddHTLC) -> Result<Explained, Mismatch> {
         sheet.tlv(0, &path_key.encode(), note("blinded_path").means(meaning).varies())?;
     }
     if let Some(fee) = msg.skimmed_fee_msat {
-        let meaning = "taken off by the sender of this message, on top of its routing fee";
+        let meaning = "bLIP-25's extra_fee, which LDK calls skimmed_fee_msat: what the LSP took from \
+                       the final value";
         let about = note("skimmed_fee_msat").is(msat(fee)).means(meaning);
         sheet.tlv(SKIMMED_FEE, &fee.encode(), about)?;
     }
     if msg.hold_htlc.is_some() {
-        let meaning = "hold this HTLC until release_held_htlc comes; empty";
+        let meaning = "hold this HTLC until release_held_htlc comes; empty; LDK's number, the \
+                       draft's is 2";
         sheet.tlv(HOLD_HTLC, &[], note("hold_htlc").means(meaning))?;
     }
     if sheet.next_type() == Some(ACCOUNTABLE) {

@@ -64,7 +64,7 @@ fn introduction_node(
                 Direction::NodeTwo => 1,
             };
             let expected = [&[end][..], &channel.to_be_bytes()].concat();
-            let value = format!("end {} of channel {}", end + 1, scid(*channel));
+            let value = format!("node {} of channel {} (byte {end})", end + 1, scid(*channel));
             sheet.take_bytes(&expected, about.is(value).varies())
         }
     }

@@ -86,7 +86,13 @@ pub(super) fn empty(message: &str, content: &[u8]) -> Result<Explained, Mismatch
         }
     }
     let mut sheet = Sheet::new(content);
-    let meaning = "no fields follow: the message, and the path it came over, say it all";
+    let meaning = match message {
+        "held_htlc_available" => {
+            "no fields of its own: the path it came over says which offer, and its reply path, \
+             outside these bytes, says whom to answer"
+        }
+        _ => "no fields follow: the message, and the path it came over, say it all",
+    };
     sheet.take(&BigSize(0), note("length").is(bytes(0)).means(meaning))?;
     sheet.end(message)
 }
