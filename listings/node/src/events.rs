@@ -4,6 +4,7 @@ use bitcoin::Amount;
 use lightning::events::{Event, FundingInfo, ReplayEvent};
 use lightning::ln::types::ChannelId;
 use lightning::offers::payer_proof::PaidBolt12Invoice;
+use lightning_liquidity::lsps2::event::{LSPS2ClientEvent, LSPS2ServiceEvent};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -16,6 +17,18 @@ impl Node {
         let (name, detail) = describe(event);
         self.pen.write(What::Event { name: name.to_owned(), detail });
         self.pen.purse.weigh();
+    }
+
+    /// Writes an event of LSPS2 at the client, before it is handled.
+    pub(crate) fn note_bought(&self, event: &LSPS2ClientEvent) {
+        let (name, detail) = bought(event);
+        self.pen.write(What::Event { name: name.to_owned(), detail });
+    }
+
+    /// Writes an event of LSPS2 at the LSP, before it is handled.
+    pub(crate) fn note_sold(&self, event: &LSPS2ServiceEvent) {
+        let (name, detail) = sold(event);
+        self.pen.write(What::Event { name: name.to_owned(), detail });
     }
 
     /// What every role does alike. Roles hand over here what they have nothing of their own to do
@@ -343,6 +356,91 @@ pub(crate) fn describe(event: &Event) -> (&'static str, Value) {
         Event::FundingTransactionReadyForSigning { .. } => {
             ("FundingTransactionReadyForSigning", Value::Null)
         }
+    }
+}
+
+fn bought(event: &LSPS2ClientEvent) -> (&'static str, Value) {
+    match event {
+        LSPS2ClientEvent::OpeningParametersReady {
+            counterparty_node_id,
+            opening_fee_params_menu,
+            ..
+        } => (
+            "OpeningParametersReady",
+            json!({
+                "counterparty_node_id": counterparty_node_id.to_string(),
+                "opening_fee_params_menu": opening_fee_params_menu.len(),
+            }),
+        ),
+        LSPS2ClientEvent::InvoiceParametersReady {
+            counterparty_node_id,
+            intercept_scid,
+            cltv_expiry_delta,
+            payment_size_msat,
+            ..
+        } => (
+            "InvoiceParametersReady",
+            json!({
+                "counterparty_node_id": counterparty_node_id.to_string(),
+                "intercept_scid": scid(*intercept_scid),
+                "cltv_expiry_delta": cltv_expiry_delta,
+                "payment_size_msat": payment_size_msat,
+            }),
+        ),
+        LSPS2ClientEvent::GetInfoFailed { counterparty_node_id, error, .. } => (
+            "GetInfoFailed",
+            json!({
+                "counterparty_node_id": counterparty_node_id.to_string(),
+                "code": error.code,
+                "error": error.message,
+            }),
+        ),
+        LSPS2ClientEvent::BuyRequestFailed { counterparty_node_id, error, .. } => (
+            "BuyRequestFailed",
+            json!({
+                "counterparty_node_id": counterparty_node_id.to_string(),
+                "code": error.code,
+                "error": error.message,
+            }),
+        ),
+    }
+}
+
+fn sold(event: &LSPS2ServiceEvent) -> (&'static str, Value) {
+    match event {
+        LSPS2ServiceEvent::GetInfo { counterparty_node_id, token, .. } => (
+            "GetInfo",
+            json!({ "counterparty_node_id": counterparty_node_id.to_string(), "token": token }),
+        ),
+        LSPS2ServiceEvent::BuyRequest {
+            counterparty_node_id,
+            opening_fee_params,
+            payment_size_msat,
+            ..
+        } => (
+            "BuyRequest",
+            json!({
+                "counterparty_node_id": counterparty_node_id.to_string(),
+                "min_fee_msat": opening_fee_params.min_fee_msat,
+                "proportional": opening_fee_params.proportional,
+                "payment_size_msat": payment_size_msat,
+            }),
+        ),
+        LSPS2ServiceEvent::OpenChannel {
+            their_network_key,
+            amt_to_forward_msat,
+            opening_fee_msat,
+            intercept_scid,
+            ..
+        } => (
+            "OpenChannel",
+            json!({
+                "their_network_key": their_network_key.to_string(),
+                "amt_to_forward_msat": amt_to_forward_msat,
+                "opening_fee_msat": opening_fee_msat,
+                "intercept_scid": scid(*intercept_scid),
+            }),
+        ),
     }
 }
 

@@ -875,7 +875,10 @@ impl Role for LspRole {
     async fn on_liquidity_event(&self, event: LiquidityEvent) {
         match event {
             // Sell, and open.
-            LiquidityEvent::LSPS2Service(event) => self.on_lsps2_event(event).await,
+            LiquidityEvent::LSPS2Service(event) => {
+                self.node.note_sold(&event);
+                self.on_lsps2_event(event).await;
+            }
             // Protocols this LSP does not speak, and the other side of LSPS2.
             LiquidityEvent::LSPS0Client(_)
             | LiquidityEvent::LSPS1Client(_)

@@ -48,9 +48,10 @@ impl Payer {
     /// Step 4: pays an offer. The outcome is an event, when the recipient has come online.
     pub fn pay(&self, offer: &Offer, amount_msat: u64) -> Result<PaymentId> {
         let node = &self.node;
+        // Before LDK acts on it, which may need a connection first.
+        node.note_htlc(HtlcState::Requested, None, amount_msat, 0, None);
         let id = pay_offer(&*node.channel_manager, &*node.keys, offer, Some(amount_msat))?;
         node.peer_manager.process_events();
-        node.note_htlc(HtlcState::Requested, None, amount_msat, 0, None);
         Ok(id)
     }
 
@@ -62,6 +63,8 @@ impl Payer {
     ) -> Result<PaymentId> {
         let node = &self.node;
         let id = PaymentId(node.keys.get_secure_random_bytes());
+        let msat = invoice.amount_milli_satoshis().or(amount_msat).unwrap_or(0);
+        node.note_htlc(HtlcState::Requested, Some(invoice.payment_hash()), msat, 0, None);
         node.channel_manager
             .pay_for_bolt11_invoice(
                 invoice,
@@ -71,8 +74,6 @@ impl Payer {
             )
             .map_err(|error| anyhow!("LDK does not pay this invoice: {error:?}"))?;
         node.peer_manager.process_events();
-        let msat = invoice.amount_milli_satoshis().or(amount_msat).unwrap_or(0);
-        node.note_htlc(HtlcState::Requested, Some(invoice.payment_hash()), msat, 0, None);
         Ok(id)
     }
 

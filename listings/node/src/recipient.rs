@@ -608,7 +608,10 @@ impl Role for RecipientRole {
     async fn on_liquidity_event(&self, event: LiquidityEvent) {
         match event {
             // Give it to the negotiation that waits for it.
-            LiquidityEvent::LSPS2Client(event) => self.on_lsps2_event(event).await,
+            LiquidityEvent::LSPS2Client(event) => {
+                self.node.note_bought(&event);
+                self.on_lsps2_event(event).await;
+            }
             // Protocols this wallet does not speak, and the other side of LSPS2.
             LiquidityEvent::LSPS0Client(_)
             | LiquidityEvent::LSPS1Client(_)
