@@ -47,7 +47,11 @@ fn drawn(recording: &Recording, scenes: &[&str]) -> Result<String, String> {
         let _ = write!(out, "<p class=\"still\">No money moves in {}.</p>", when(&still));
     }
     for same in groups(&ledger.checkpoints[still.len()..], scenes) {
-        one(&mut out, recording, &ledger.opening, &same, most);
+        let heading = match &*ledger.checkpoints {
+            [_] => "In the end".to_owned(),
+            _ => format!("After {}", when(&same)),
+        };
+        one(&mut out, recording, &ledger.opening, (&heading, same[0]), most);
     }
     let _ = writeln!(
         out,
@@ -129,15 +133,13 @@ fn one(
     out: &mut String,
     recording: &Recording,
     opening: &Checkpoint,
-    same: &[&Checkpoint],
+    (heading, checkpoint): (&str, &Checkpoint),
     most: u64,
 ) {
-    let checkpoint = same[0];
     let parts = parts(recording, checkpoint);
     let _ = write!(
         out,
-        "<div class=\"checkpoint\"><p class=\"when\">After {}</p>{}<div class=\"sums\">",
-        when(same),
+        "<div class=\"checkpoint\"><p class=\"when\">{heading}</p>{}<div class=\"sums\">",
         bar(&parts, checkpoint, most)
     );
     payment_table(out, checkpoint, &parts);
