@@ -125,7 +125,7 @@ fn holders(recording: &Recording, checkpoint: &Checkpoint) -> String {
         .collect();
     match holders.is_empty() {
         true => String::new(),
-        false => format!(", at the {}", listed(&holders)),
+        false => format!(", as far as the {}", listed(&holders)),
     }
 }
 
@@ -318,7 +318,7 @@ mod tests {
         for told in [
             "No money moves in steps 1, 2 and 3.",
             "After step 4<",
-            "aria-label=\"100\u{202f}001\u{202f}000\u{a0}msat sent: Under way, at the recipient’s LSP",
+            "aria-label=\"100\u{202f}001\u{202f}000\u{a0}msat sent: Under way, as far as the recipient’s LSP",
             "After step 5 and “The payer comes back”<",
             "Opening fee, skimmed</th><td>−2\u{202f}000\u{202f}000</td>",
             "Missing</th><td>0</td>",
