@@ -190,6 +190,13 @@ fn is_handling_failed(entry: &Entry, node: &str, reason: &str) -> bool {
     }
 }
 
+/// Waits until LDK has raised this event on a node.
+async fn see_event(world: &World, from: u64, node: &str, wanted: &str) -> Result<()> {
+    let is_it = |e: &Entry| matches!(&e.what, What::Event { name, .. } if name == wanted);
+    world.see(from, |e| e.node == node && is_it(e)).await?;
+    Ok(())
+}
+
 /// An amount as a sentence has it.
 fn msat(amount: u64) -> String {
     format!("{} msat", grouped(amount))

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::payer::probe;
 use super::{
     Scenario, comes_back, failure, held, is_handling_failed, msat, parked, payers_money, prepared,
-    reestablished, restart_lsp, scene, scene_of, usual,
+    reestablished, restart_lsp, scene, scene_of, see_event, usual,
 };
 use crate::record::bolt11::{self, Onion, buy, send};
 use crate::story::{self, Setting};
@@ -84,6 +84,7 @@ async fn lsp_restarts(world: &mut World) -> Result<()> {
     scene_of(world, &sent, "intercepted", "Intercepted, and not opened").await?;
     world.start_recipient().await?;
     world.see_htlc(sent.from, "lsp", HtlcState::Intercepted).await?;
+    see_event(world, sent.from, "lsp", "OpenChannel").await?;
     scene(world, "restarted", "After the restart").await?;
     world.say("The LSP's process ends, and begins again");
     restart_lsp(world).await?;

@@ -6,7 +6,7 @@ use lsps2_async::payer::PayerMode;
 use node::transcript::{Entry, What};
 use serde_json::Value;
 
-use super::{Scenario, failure, scene, usual};
+use super::{Scenario, failure, scene, see_event, usual};
 use crate::world::{PATIENCE, Story, World};
 
 pub(super) fn scenarios() -> Vec<Scenario> {
@@ -139,7 +139,9 @@ async fn menu(world: &World) -> Result<Value> {
         }
         _ => None,
     };
-    Ok(world.transcript.wait_for(from, PATIENCE, entry).await?)
+    let entry = world.transcript.wait_for(from, PATIENCE, entry).await?;
+    see_event(world, from, "recipient", "OpeningParametersReady").await?;
+    Ok(entry)
 }
 
 /// Waits until the LSP has refused these terms.
@@ -155,7 +157,7 @@ async fn is_refused(world: &World, size: Option<u64>, terms: Value, wanted: i64)
     };
     let answer = world.transcript.wait_for(from, PATIENCE, answer).await?;
     ensure!(answer["error"]["code"] == wanted, "{answer}");
-    Ok(())
+    see_event(world, from, "recipient", "BuyRequestFailed").await
 }
 
 async fn server_refuses(world: &mut World) -> Result<()> {

@@ -1,9 +1,10 @@
 //! Trouble after a restart.
 
 use anyhow::Result;
-use node::transcript::{Entry, What};
 
-use super::{Scenario, failure, held, parked, reestablished, scene, scene_of, see_from, usual};
+use super::{
+    Scenario, failure, held, parked, reestablished, scene, scene_of, see_event, see_from, usual,
+};
 use crate::story::{self, Setting};
 use crate::world::World;
 
@@ -24,9 +25,7 @@ async fn payer_lsp_restarts(world: &mut World) -> Result<()> {
     scene_of(world, &sent, "restart", "The payer's LSP restarts").await?;
     let from = world.transcript.position();
     world.restart_payer_lsp().await?;
-    let raised =
-        |e: &Entry| matches!(&e.what, What::Event { name, .. } if name == "HTLCIntercepted");
-    world.see(from, |e| e.node == "payer-lsp" && raised(e)).await?;
+    see_event(world, from, "payer-lsp", "HTLCIntercepted").await?;
     reestablished(world, from).await?;
     see_from(world, from, "payer", "payer-lsp", "channel_reestablish").await?;
     see_from(world, from, "payer-lsp", "payer", "channel_reestablish").await?;
