@@ -158,7 +158,7 @@ fn transcript(recording: &Recording, place: &str) -> Result<Shown, String> {
     let lines: Vec<_> = moments
         .into_iter()
         .filter_map(|moment| {
-            told::text(&moment.what).map(|(_, text)| told::line(&moment.node, &text))
+            told::text(&moment.node, &moment.what).map(|(_, text)| told::line(&moment.node, &text))
         })
         .collect();
     if lines.is_empty() {

@@ -193,7 +193,7 @@ impl Printer {
             None if self.began => return,
             None => entry.what.clone(),
         };
-        if let Some((_, text)) = told::text(&what) {
+        if let Some((_, text)) = told::text(&entry.node, &what) {
             println!("  {:>6} ms  {}", entry.at_ms, told::line(&entry.node, &text));
         }
     }

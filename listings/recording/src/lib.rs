@@ -14,5 +14,6 @@ pub mod normalise;
 pub mod pick;
 pub mod told;
 pub mod view;
+pub mod words;
 
 pub use moment::{Explained, Field, Header, Lane, Moment, Recording, Scene};

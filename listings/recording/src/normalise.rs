@@ -1,7 +1,7 @@
 //! Entries into moments: what differs from run to run is shortened, linked or left out.
 
 use serde_json::Value;
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::compare;
 use crate::entry::{Entry, HtlcState, What};
@@ -51,6 +51,12 @@ pub struct Normaliser {
     seen: HashSet<String>,
     /// Who made onion messages of this name, the latest last.
     makers: HashMap<String, Vec<String>>,
+    /// Messages about held HTLCs that have not arrived yet, by their name, in the order in which they
+    /// were made.
+    under_way: HashMap<String, VecDeque<Made>>,
+    /// Whether what a recipient has to answer is a copy, the oldest first. The answer to a copy is one
+    /// too.
+    unanswered: HashMap<String, VecDeque<bool>>,
     /// Whether an offer has become ready. From then on LDK makes further ones, and renews their
     /// invoices, whenever the recipient comes online.
     has_offer: bool,
@@ -68,6 +74,8 @@ impl Normaliser {
             n: 0,
             seen: HashSet::new(),
             makers: HashMap::new(),
+            under_way: HashMap::new(),
+            unanswered: HashMap::new(),
             has_offer: false,
             ended: HashSet::new(),
         }
@@ -85,12 +93,14 @@ impl Normaliser {
             let makers = self.makers.entry(message.clone()).or_default();
             makers.retain(|maker| *maker != entry.node);
             makers.push(entry.node.clone());
+            self.sent(&entry.node, message);
             return None;
         }
         if let What::Scene { id, .. } = &entry.what {
             self.scene = Some(id.clone());
             self.seen.clear();
         }
+        let letter = self.arrived(entry);
         let told = ending(entry).is_some_and(|ending| !self.ended.insert(ending));
         let renews = self.has_offer && is_of_an_offer(&entry.what);
         self.has_offer |= is_persisted(&entry.what);
@@ -101,7 +111,9 @@ impl Normaliser {
             What::Onion { message, from, content, .. } => {
                 let makers = self.makers.get(message.as_str());
                 let other = |maker: &&String| **maker != entry.node;
-                *from = makers.and_then(|makers| makers.iter().rev().find(other).cloned());
+                let latest = || makers?.iter().rev().find(other).cloned();
+                let made = letter.as_ref().map(|letter| letter.maker.clone());
+                *from = made.or_else(latest);
                 *content = None;
             }
             What::Wire { content, .. } | What::Lsps { content, .. } => *content = None,
@@ -118,9 +130,40 @@ impl Normaliser {
             explained,
         };
         let first = self.seen.insert(format!("{} {}", moment.node, self.exactly(&moment)));
-        moment.again = told || !first && may_come_again(&moment.what);
+        moment.again = match (&letter, is_about_held(&moment.what)) {
+            (Some(letter), true) => letter.again,
+            (None, true) => true,
+            _ => told || !first && may_come_again(&moment.what),
+        };
         self.n += 1;
         Some(moment)
+    }
+
+    /// A node has made a message.
+    fn sent(&mut self, node: &str, message: &str) {
+        if !HELD.contains(&message) {
+            return;
+        }
+        let mut owed = self.unanswered.get_mut(node).filter(|_| message == RELEASE);
+        let again = owed.as_mut().and_then(|owed| owed.pop_front()).unwrap_or(false);
+        let made = Made { maker: node.to_owned(), again };
+        self.under_way.entry(message.to_owned()).or_default().push_back(made);
+    }
+
+    /// Which message about a held HTLC this is that arrives; `None` if none is under way. All of them
+    /// have the same byte, so that equal bytes make no copy.
+    fn arrived(&mut self, entry: &Entry) -> Option<Made> {
+        let What::Onion { message, .. } = &entry.what else { return None };
+        if !HELD.contains(&&**message) {
+            return None;
+        }
+        let under_way = self.under_way.entry(message.clone()).or_default();
+        let at = under_way.iter().position(|made| made.maker != entry.node);
+        let made = at.and_then(|at| under_way.remove(at));
+        if message != RELEASE {
+            self.unanswered.entry(entry.node.clone()).or_default().push_back(made.is_none());
+        }
+        made
     }
 
     /// What makes a copy: all of a moment, but of an onion message not who sent it.
@@ -174,6 +217,22 @@ impl Normaliser {
         }
         out
     }
+}
+
+/// A message about a held HTLC on its way.
+struct Made {
+    maker: String,
+    /// Whether it answers a copy.
+    again: bool,
+}
+
+/// The answer to the other message about a held HTLC.
+const RELEASE: &str = "release_held_htlc";
+/// Messages about held HTLCs: one byte, whatever HTLC it is.
+const HELD: [&str; 2] = ["held_htlc_available", RELEASE];
+
+fn is_about_held(what: &What) -> bool {
+    matches!(what, What::Onion { message, .. } if HELD.contains(&&**message))
 }
 
 fn is_background(what: &What) -> bool {
@@ -307,6 +366,37 @@ mod tests {
         assert_eq!(from(arrives).as_deref(), Some("lsp"));
         let arrives = normaliser.push(&onion("recipient", "static_invoice"));
         assert_eq!(from(arrives), None, "nobody made it");
+    }
+
+    #[test]
+    fn each_message_about_a_held_htlc_arrives_once() {
+        let mut normaliser = normaliser();
+        let (held, release) = ("held_htlc_available", "release_held_htlc");
+        normaliser.push(&made("payer", held));
+        normaliser.push(&made("payer-2", held));
+        normaliser.push(&scene("a"));
+        let mut told = |entry| {
+            let moment = normaliser.push(&entry)?;
+            match moment.what {
+                What::Onion { from, .. } => Some((from.unwrap_or_default(), moment.again)),
+                other => panic!("{other:?}"),
+            }
+        };
+        let is = |from: &str, again| Some((from.to_owned(), again));
+        // Two payments wait: two messages of one byte, and two answers.
+        assert_eq!(told(onion("recipient", held)), is("payer", false));
+        assert_eq!(told(onion("recipient", held)), is("payer-2", false));
+        assert_eq!(told(made("recipient", release)), None);
+        assert_eq!(told(made("recipient", release)), None);
+        assert_eq!(told(onion("payer-lsp", release)), is("recipient", false));
+        assert_eq!(told(onion("payer-lsp", release)), is("recipient", false));
+        // The mailbox delivers one of them once more; its answer is a copy too.
+        assert_eq!(told(onion("recipient", held)), is("payer-2", true));
+        assert_eq!(told(made("recipient", release)), None);
+        assert_eq!(told(onion("payer-lsp", release)), is("recipient", true));
+        // Another payment of the same payer is none.
+        assert_eq!(told(made("payer", held)), None);
+        assert_eq!(told(onion("recipient", held)), is("payer", false));
     }
 
     #[test]

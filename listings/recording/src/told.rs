@@ -4,6 +4,7 @@ use crate::entry::{HtlcState, What};
 use crate::ledger::Payment;
 use crate::moment::Moment;
 use crate::view::grouped;
+use crate::words;
 
 /// What a line is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,27 +28,26 @@ pub fn line(node: &str, text: &str) -> String {
     format!("{node:<10} {text}")
 }
 
-/// What a person wants to know of a moment; most messages are left to the player.
-pub fn text(what: &What) -> Option<(About, String)> {
+/// What a person wants to know of a moment at this party; most messages are left to the player.
+pub fn text(node: &str, what: &What) -> Option<(About, String)> {
     use About::{Story, Traffic};
     Some(match what {
         What::Started { restored: false } => (Story, "starts for the first time".to_owned()),
         What::Started { restored: true } => (Story, "starts from its folder".to_owned()),
         What::Stopped => (Story, "goes offline".to_owned()),
         What::Htlc { state, amount_msat, skimmed_fee_msat, reason, .. } => {
-            let skim = match skimmed_fee_msat {
-                0 => String::new(),
-                skim => format!(", {} msat skimmed", grouped(*skim)),
-            };
-            let (state, reason) = (name_of(*state), because(reason.as_deref()));
-            (Story, format!("HTLC {state}: {} msat{skim}{reason}", grouped(*amount_msat)))
+            let name = words::of_htlc(node, *state);
+            let sum = words::sum(*state, *amount_msat, *skimmed_fee_msat);
+            let between = if *state == HtlcState::Requested { " " } else { ": " };
+            let sum = sum.map(|sum| format!("{between}{sum}")).unwrap_or_default();
+            (Story, format!("{name}{sum}{}", because(reason.as_deref())))
         }
         What::Lease { state, intercept_scid, .. } => {
             let scid = intercept_scid.as_deref().unwrap_or("?");
             (Story, format!("lease {state}: intercept SCID {scid}"))
         }
         What::Offer { state, detail } => {
-            let bytes = detail["bytes"].as_u64().map(|n| format!(", {} bytes", grouped(n)));
+            let bytes = detail["bytes"].as_u64().map(|n| format!(", {}", words::bytes(n)));
             (Story, format!("static invoice {state}{}", bytes.unwrap_or_default()))
         }
         What::Mailbox { state, messages, peer, .. } => {
@@ -74,8 +74,7 @@ pub fn text(what: &What) -> Option<(About, String)> {
             (Story, format!("releases the payment ({message})"))
         }
         What::Onion { message, bytes, .. } => {
-            let unit = if *bytes == 1 { "byte" } else { "bytes" };
-            (Traffic, format!("gets {message} ({} {unit})", grouped(*bytes as u64)))
+            (Traffic, format!("gets {message} ({})", words::bytes(*bytes as u64)))
         }
         What::Lsps { json, peer, .. } => match (json["method"].as_str(), json.get("error")) {
             (Some(method), _) => (Traffic, format!("is asked {method} by {peer}")),
@@ -94,11 +93,7 @@ pub fn text(what: &What) -> Option<(About, String)> {
 }
 
 fn because(reason: Option<&str>) -> String {
-    reason.map(|reason| format!(": {reason}")).unwrap_or_default()
-}
-
-fn name_of(state: HtlcState) -> String {
-    format!("{state:?}").to_lowercase()
+    reason.map(|reason| format!(": {}", words::plain(reason))).unwrap_or_default()
 }
 
 /// What became of the money, as a table.
@@ -126,7 +121,7 @@ pub fn timeline(moments: &[Moment], all: bool) -> String {
         if let What::Scene { id, title } = &moment.what {
             let gap = if out.is_empty() { "" } else { "\n" };
             out += &format!("{gap}{}\n", heading(id, title));
-        } else if let Some((about, text)) = text(&moment.what)
+        } else if let Some((about, text)) = text(&moment.node, &moment.what)
             && (all || about == About::Story)
         {
             out += &format!("  {}\n", line(&moment.node, &text));

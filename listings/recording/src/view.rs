@@ -1,10 +1,11 @@
 //! What a diagram, the list beside it and the player show of a moment.
 
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::entry::{HtlcState, What};
+use crate::entry::What;
 use crate::moment::{Explained, Moment};
+use crate::words;
 
 /// What a step looks like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,7 +49,7 @@ pub struct Step {
     /// The lane a message comes from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
-    /// A short label, at most 60 characters: `lsps2.buy`, `HTLC claimed: 98 000 000 msat`.
+    /// A short label, at most 60 characters: `lsps2.buy`, `HTLC claimed`.
     pub text: String,
     /// More, in a sentence: the event's fields, the message's size.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -78,6 +79,10 @@ pub struct Viewer {
     states: BTreeMap<String, BTreeMap<String, String>>,
     /// Which parties are connected, as the last one to tell of it saw it.
     links: BTreeMap<(String, String), bool>,
+    /// Who has a channel to fund: one that opened in this recording, or waited for its funding.
+    funds: BTreeSet<String>,
+    /// What each party has broadcast.
+    broadcast: BTreeSet<(String, String)>,
 }
 
 impl Viewer {
@@ -101,6 +106,9 @@ impl Viewer {
             // Both ends tell of it; the story needs it once.
             step.background |= self.links.insert((one, other), connected) == Some(connected);
         }
+        if self.is_repeated(moment) {
+            step.text = step.text.replacen("broadcasts: ", "broadcasts again: ", 1);
+        }
         for (key, value) in changes(moment) {
             let state = self.states.entry(moment.node.clone()).or_default();
             let old = state.get(&key).map_or("", String::as_str);
@@ -114,6 +122,26 @@ impl Viewer {
             }
         }
         step
+    }
+
+    /// Whether a transaction goes to the chain that has been there: LSPS2 hands over a channel's
+    /// funding at each payment it forwards.
+    fn is_repeated(&mut self, moment: &Moment) -> bool {
+        let node = &moment.node;
+        match &moment.what {
+            What::Channel { state, .. } if state == "opening" || state == "pending" => {
+                self.funds.insert(node.clone());
+            }
+            What::Balances { channels, .. } if channels.iter().any(|channel| channel.withheld) => {
+                self.funds.insert(node.clone());
+            }
+            What::Broadcast { txid, purpose, error: None } => {
+                let known = !self.broadcast.insert((node.clone(), txid.clone()));
+                return known || purpose == "Funding" && !self.funds.contains(node);
+            }
+            _ => {}
+        }
+        false
     }
 }
 
@@ -176,6 +204,9 @@ fn shown(moment: &Moment) -> Step {
             step.from = from.clone();
             step.text = message.clone();
             step.bytes = Some(*bytes);
+            if moment.again {
+                step.detail = "delivered again".to_owned();
+            }
         }
         What::OnionSent { message, .. } => step.text = message.clone(),
         What::Lsps { peer, json, bytes, .. } => {
@@ -191,9 +222,14 @@ fn shown(moment: &Moment) -> Step {
         }
         What::Htlc { state, amount_msat, skimmed_fee_msat, reason, .. } => {
             step.kind = Kind::Money;
-            step.msat = Some(*amount_msat);
-            step.text = format!("HTLC {}", name_of(*state));
-            step.detail = htlc(*amount_msat, *skimmed_fee_msat, reason.as_deref());
+            step.msat = (*amount_msat > 0).then_some(*amount_msat);
+            step.text = words::of_htlc(&moment.node, *state).to_owned();
+            let sum = words::sum(*state, *amount_msat, *skimmed_fee_msat);
+            step.detail = sum
+                .into_iter()
+                .chain(reason.as_deref().map(words::plain))
+                .collect::<Vec<_>>()
+                .join(": ");
         }
         What::Lease { state, intercept_scid, detail } => {
             step.text = format!("lease {state}");
@@ -217,8 +253,9 @@ fn shown(moment: &Moment) -> Step {
         What::Channel { state, peer, capacity_sat, reason, .. } => {
             step.text = format!("channel {state}");
             let size = capacity_sat.map(|sat| format!(", {} sat", grouped(sat)));
-            let reason = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
-            step.detail = format!("with {peer}{}{reason}", size.unwrap_or_default());
+            let reason = reason.as_ref().map(|reason| format!(": {}", words::plain(reason)));
+            let (size, reason) = (size.unwrap_or_default(), reason.unwrap_or_default());
+            step.detail = format!("with {peer}{size}{reason}");
         }
         What::Broadcast { purpose, error, txid } => {
             step.text = match error {
@@ -259,8 +296,11 @@ fn changes(moment: &Moment) -> Vec<(String, String)> {
             one("htlc", "released".to_owned())
         }
         What::Htlc { state, amount_msat, skimmed_fee_msat, reason, .. } => {
-            let told = htlc(*amount_msat, *skimmed_fee_msat, reason.as_deref());
-            one("htlc", format!("{}: {told}", name_of(*state)))
+            let name = words::of_htlc(&moment.node, *state);
+            let name = name.strip_prefix("HTLC ").unwrap_or(name);
+            let sum = words::sum(*state, *amount_msat, *skimmed_fee_msat);
+            let told = sum.into_iter().chain(reason.as_deref().map(words::plain));
+            one("htlc", [name.to_owned()].into_iter().chain(told).collect::<Vec<_>>().join(": "))
         }
         What::Lease { state, intercept_scid, .. } => {
             let scid = intercept_scid.as_ref().map(|scid| format!(", SCID {scid}"));
@@ -309,28 +349,6 @@ fn changes(moment: &Moment) -> Vec<(String, String)> {
     }
 }
 
-fn htlc(amount_msat: u64, skimmed_fee_msat: u64, reason: Option<&str>) -> String {
-    let skim = match skimmed_fee_msat {
-        0 => String::new(),
-        skim => format!(", {} msat skimmed", grouped(skim)),
-    };
-    let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
-    format!("{} msat{skim}{reason}", grouped(amount_msat))
-}
-
-fn name_of(state: HtlcState) -> &'static str {
-    match state {
-        HtlcState::Requested => "requested",
-        HtlcState::Intercepted => "intercepted",
-        HtlcState::Forwarded => "forwarded",
-        HtlcState::Claimable => "claimable",
-        HtlcState::Refused => "refused",
-        HtlcState::Claimed => "claimed",
-        HtlcState::Paid => "paid",
-        HtlcState::Failed => "failed",
-    }
-}
-
 fn lsps(json: &serde_json::Value) -> String {
     if let Some(method) = json["method"].as_str() {
         return method.to_owned();
@@ -347,18 +365,8 @@ fn lsps(json: &serde_json::Value) -> String {
 /// The fields of a JSON object in words.
 fn fields(detail: &serde_json::Value) -> String {
     let Some(fields) = detail.as_object() else { return String::new() };
-    let shown = |(name, value): (&String, &serde_json::Value)| {
-        let value = match value {
-            serde_json::Value::Null => return None,
-            serde_json::Value::String(text) => text.clone(),
-            serde_json::Value::Number(number) => {
-                number.as_u64().map_or_else(|| number.to_string(), grouped)
-            }
-            other => other.to_string(),
-        };
-        Some(format!("{} {value}", name.replace('_', " ")))
-    };
-    fields.iter().filter_map(shown).collect::<Vec<_>>().join(", ")
+    let shown = fields.iter().filter_map(|(name, value)| words::value(name, value));
+    shown.collect::<Vec<_>>().join(", ")
 }
 
 /// The number in a value such as `100 000 000 msat`.
