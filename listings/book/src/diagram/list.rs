@@ -56,7 +56,11 @@ fn entry(out: &mut String, story: &Story, row: &Row) {
         }
         Shape::Mark { at, money, text, amount, more } => {
             let class = if *money { "money" } else { "note" };
-            let text = with(text, amount);
+            let text = match amount {
+                Some(amount) if text == "asks to pay" => format!("{text} {amount}"),
+                Some(amount) if *money => format!("{text}: {amount}"),
+                amount => with(text, amount),
+            };
             let text = match more {
                 Some(more) => format!("{text}: {more}"),
                 None => text,

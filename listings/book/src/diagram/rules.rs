@@ -143,6 +143,11 @@ pub(super) fn is_dance(message: &str) -> bool {
     DANCE.contains(&message)
 }
 
+/// Whether it is about an HTLC that is held: one byte, whichever HTLC it is.
+pub(super) fn is_of_held(message: &str) -> bool {
+    matches!(message, "held_htlc_available" | "release_held_htlc")
+}
+
 /// Whether it is about making an offer's invoice.
 pub(super) fn is_upkeep(what: &What) -> bool {
     let name = match what {

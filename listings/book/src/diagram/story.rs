@@ -1,7 +1,8 @@
 //! What is drawn of a recording: its lanes, and its rows in groups.
 
-use recording::entry::{DIRECTOR, HtlcState, What};
+use recording::entry::{DIRECTOR, What};
 use recording::view::{Kind, Step, grouped};
+use recording::words;
 use recording::{Lane, Moment, Recording};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -216,6 +217,17 @@ struct Letter {
     message: String,
 }
 
+/// Messages that commit to an HTLC, to and fro.
+#[derive(Clone, Copy)]
+enum Dance {
+    /// All of them so far are in this row.
+    Whole(usize),
+    /// One of them has a row of its own.
+    Parted,
+    /// Those after that one are in this row.
+    Rest(usize),
+}
+
 /// Walks through a recording.
 struct Teller<'a> {
     lanes: &'a [Lane],
@@ -229,7 +241,7 @@ struct Teller<'a> {
     /// By the moment of a state: that of the event of LDK it follows from.
     events: BTreeMap<usize, usize>,
     /// Pairs of lanes that are committing, and the row that stands for it.
-    dances: HashMap<(usize, usize), usize>,
+    dances: HashMap<(usize, usize), Dance>,
     /// Whether an invoice is at its server.
     served: bool,
 }
@@ -282,7 +294,10 @@ impl<'a> Teller<'a> {
     }
 
     fn tell(&mut self, moment: &'a Moment, step: &Step, group: &mut Group) -> Result<(), String> {
-        if moment.background || moment.again {
+        // A letter that comes twice is answered twice; which is the copy, the letter says.
+        let twice =
+            matches!(&moment.what, What::Onion { message, .. } if rules::is_of_held(message));
+        if moment.background || moment.again && !twice {
             return Ok(());
         }
         let what = &moment.what;
@@ -290,7 +305,7 @@ impl<'a> Teller<'a> {
             return Ok(());
         }
         if moment.node == DIRECTOR {
-            group.rows.push(row(Shape::Aside(readable(&step.text)), &step.detail));
+            group.rows.push(row(Shape::Aside(words::plain(&step.text)), &step.detail));
             return Ok(());
         }
         let at = self.lane(&moment.node)?;
@@ -333,13 +348,21 @@ impl<'a> Teller<'a> {
             let pair = (from.min(at), from.max(at));
             if rules::is_dance(message) {
                 if self.level == Level::Usual && least > self.level {
-                    self.dance(pair, message, group);
+                    self.dance((from, at), message, group);
                     return Ok(());
+                }
+                // A message of the exchange with a row of its own: what comes after it comes below.
+                if let Some(dance) = self.dances.get_mut(&pair) {
+                    *dance = Dance::Parted;
                 }
             } else if message.starts_with("update_") {
                 self.dances.remove(&pair);
             }
         }
+        // What waits at the payer's LSP has no state there but this.
+        let waits = matches!(what, What::Event { name, .. } if name == "HTLCIntercepted")
+            && moment.node == "payer-lsp";
+        let least = if waits { Level::Brief } else { least };
         // The state that follows from an event tells it.
         let told = self.level < Level::Full && self.events.values().any(|told| *told == moment.n);
         if told {
@@ -369,19 +392,31 @@ impl<'a> Teller<'a> {
     }
 
     /// Adds a message to the row that stands for its exchange.
-    fn dance(&mut self, pair: (usize, usize), message: &str, group: &mut Group) {
-        let at = *self.dances.entry(pair).or_insert_with(|| {
-            let text = "commitment dance".to_owned();
-            let (from, to) = pair;
-            let shape = Shape::Move { from, to, kind: Arrow::Both, text, amount: None };
-            group.rows.push(row(shape, ""));
-            group.rows.len() - 1
-        });
-        let detail = &mut group.rows[at].detail;
-        *detail = match detail.is_empty() {
-            true => message.to_owned(),
-            false => format!("{detail}, {message}"),
+    fn dance(&mut self, (from, to): (usize, usize), message: &str, group: &mut Group) {
+        let pair = (from.min(to), from.max(to));
+        let (at, text) = match self.dances.get(&pair).copied() {
+            Some(Dance::Whole(at)) => (at, "commitment dance"),
+            Some(Dance::Rest(at)) => (at, "rest of the commitment dance"),
+            parted => {
+                let at = group.rows.len();
+                let dance = if parted.is_some() { Dance::Rest(at) } else { Dance::Whole(at) };
+                self.dances.insert(pair, dance);
+                // One message is no dance yet.
+                let (kind, text) = (Arrow::Message, message.to_owned());
+                group.rows.push(row(Shape::Move { from, to, kind, text, amount: None }, ""));
+                return;
+            }
         };
+        let row = &mut group.rows[at];
+        if let Shape::Move { kind, text: label, .. } = &mut row.shape
+            && *kind == Arrow::Message
+        {
+            row.detail = std::mem::replace(label, text.to_owned());
+            let (from, to) = pair;
+            let (kind, text, amount) = (Arrow::Both, text.to_owned(), None);
+            row.shape = Shape::Move { from, to, kind, text, amount };
+        }
+        row.detail = format!("{}, {message}", row.detail);
     }
 
     fn row(
@@ -394,7 +429,7 @@ impl<'a> Teller<'a> {
     ) -> Row {
         let what = &moment.what;
         let mut detail = Vec::new();
-        let bytes = step.bytes.map(|bytes| format!("{} bytes", grouped(bytes as u64)));
+        let bytes = step.bytes.map(|bytes| words::bytes(bytes as u64));
         detail.extend(bytes);
         match what {
             // The amount stands in the row.
@@ -444,13 +479,16 @@ impl<'a> Teller<'a> {
                     && rules::is_dance(message)
                 {
                     // What makes it worth a row is what it carries.
-                    text = format!("{message}, {} bytes", grouped(*bytes as u64));
+                    text = format!("{message}, {}", words::bytes(*bytes as u64));
                     detail.clear();
                 }
                 if let Some(holder) = self.arrived.get(&moment.n) {
                     let maker = step.from.as_deref().unwrap_or(holder);
                     detail.push(format!("from the mailbox, made by {}", self.label(maker)));
-                    text.push_str(", from the mailbox");
+                    let again = if moment.again { ", delivered again" } else { "" };
+                    text.push_str(&format!(", from the mailbox{again}"));
+                } else if moment.again {
+                    text.push_str(", again");
                 }
                 let amount = match (what, step.msat) {
                     (What::Wire { peer, message, .. }, _) if message == "open_channel" => {
@@ -465,8 +503,12 @@ impl<'a> Teller<'a> {
             _ => {
                 let amount = match what {
                     // A node does not always know what it was about.
-                    What::Htlc { amount_msat, skimmed_fee_msat, .. } if *amount_msat > 0 => {
-                        Some(money(*amount_msat, *skimmed_fee_msat))
+                    What::Htlc { state, amount_msat, skimmed_fee_msat, .. } => {
+                        words::sum(*state, *amount_msat, *skimmed_fee_msat)
+                    }
+                    What::Event { name, detail } if name == "HTLCIntercepted" => {
+                        let msat = detail["expected_outbound_amount_msat"].as_u64();
+                        msat.map(|msat| format!("{} msat", grouped(msat)))
                     }
                     _ => None,
                 };
@@ -484,7 +526,6 @@ impl<'a> Teller<'a> {
                         "refused" => "router: no path".to_owned(),
                         other => format!("router: {other} paths"),
                     },
-                    What::Htlc { state: HtlcState::Requested, .. } => "asks to pay".to_owned(),
                     _ => step.text.clone(),
                 };
                 let event = self.events.get(&moment.n).map(|n| &self.moments[*n].what);
@@ -599,14 +640,6 @@ fn letters(moments: &[Moment]) -> (HashMap<usize, Vec<Letter>>, HashMap<usize, S
     (kept, arrived)
 }
 
-fn money(amount_msat: u64, skimmed_fee_msat: u64) -> String {
-    let skim = match skimmed_fee_msat {
-        0 => String::new(),
-        skim => format!(", skim {} msat", grouped(skim)),
-    };
-    format!("{} msat{skim}", grouped(amount_msat))
-}
-
 /// Why it happened.
 fn reason(what: &What, step: &Step) -> Option<String> {
     const NAMES: [&str; 4] = ["error", "why", "reason", "failure_reason"];
@@ -624,29 +657,7 @@ fn reason(what: &What, step: &Step) -> Option<String> {
         }
         _ => Some(step.detail.clone()),
     };
-    // As LDK writes it in Rust.
-    let bare = |reason: String| {
-        let inner =
-            reason.strip_prefix("Local { reason: ").and_then(|rest| rest.strip_suffix(" }"));
-        inner.map(str::to_owned).unwrap_or(reason)
-    };
-    reason.map(bare).map(|reason| readable(&reason)).filter(|reason| !reason.is_empty())
-}
-
-/// With amounts in groups of three digits.
-fn readable(text: &str) -> String {
-    let words: Vec<_> = text.split(' ').collect();
-    let word = |(at, word): (usize, &&str)| {
-        let of_money = words.get(at + 1).is_some_and(|unit| unit.contains("sat"));
-        // An SCID in LDK's words is longer, a height shorter.
-        let is_long = (7..=10).contains(&word.len());
-        match word.parse::<u64>() {
-            // Three digits may be the end of a number that is grouped already.
-            Ok(number) if of_money && word.len() > 3 || is_long => grouped(number),
-            _ => (*word).to_owned(),
-        }
-    };
-    words.iter().enumerate().map(word).collect::<Vec<_>>().join(" ")
+    reason.map(|reason| words::plain(&reason)).filter(|reason| !reason.is_empty())
 }
 
 /// What a wallet buys: the intercept SCID and the LSP's CLTV delta.
@@ -662,11 +673,15 @@ fn figures(what: &What) -> Option<String> {
         What::Paths { detail, .. } => {
             let bytes = detail["metadata_bytes"].as_u64()?;
             let scid = detail["intercept_scid"].as_str()?;
-            Some(format!("{scid}, {} bytes of metadata", grouped(bytes)))
+            Some(format!("{scid}, {} of metadata", words::bytes(bytes)))
         }
         What::Offer { state, detail } if state == "persisted" => {
             let (bytes, slot) = (detail["bytes"].as_u64()?, detail["slot"].as_u64()?);
-            Some(format!("{} bytes, slot {slot}", grouped(bytes)))
+            Some(format!("{}, slot {slot}", words::bytes(bytes)))
+        }
+        What::Event { name, detail } if name == "HTLCIntercepted" => {
+            let hop = detail["requested_next_hop_scid"].as_str()?;
+            Some(format!("next hop {hop}"))
         }
         _ => None,
     }
@@ -684,7 +699,7 @@ fn fields(detail: &Value) -> Option<String> {
         .map(|(name, value)| {
             let value = match (value.as_u64(), value.as_str()) {
                 (Some(number), _) => grouped(number),
-                (None, Some(text)) => text.to_owned(),
+                (None, Some(text)) => words::plain(text),
                 (None, None) => value.to_string(),
             };
             match name.strip_suffix("_msat") {

@@ -269,13 +269,16 @@ fn the_list_has_every_row_of_the_drawing_and_counts_the_rest() {
 
 #[test]
 fn every_moment_is_shown_folded_or_housekeeping() {
+    let is_of_held = |moment: &Moment| matches!(&moment.what, What::Onion { message, .. } if rules::is_of_held(message));
     let in_row = |row: &Row| match &row.shape {
         Shape::Move { kind: Arrow::Both, .. } => row.detail.split(", ").count(),
         _ => 1,
     };
     for recording in kept().into_iter().chain([paid()]) {
         let drawable = |moment: &&Moment| {
-            !moment.background && !moment.again && rules::level(&moment.what).is_some()
+            !moment.background
+                && (!moment.again || is_of_held(moment))
+                && rules::level(&moment.what).is_some()
         };
         let drawable = recording.moments.iter().filter(drawable).count();
         for level in ["brief", "usual", "full"] {
@@ -312,6 +315,41 @@ fn what_is_folded_is_named_and_counted() {
 }
 
 #[test]
+fn a_message_with_a_row_of_its_own_parts_its_exchange() {
+    let recording = Pen::default()
+        .scene("a", "Hold")
+        .htlc("payer", "lsp", "1 msat")
+        .wire("payer", "lsp", "commitment_signed")
+        .wire("lsp", "payer", "revoke_and_ack")
+        .with(|moment| {
+            if let What::Wire { bytes, .. } = &mut moment.what {
+                *bytes = 784;
+            }
+        })
+        .onion("payer", "wallet", "held_htlc_available")
+        .wire("lsp", "payer", "commitment_signed")
+        .wire("payer", "lsp", "revoke_and_ack")
+        .onion("payer", "wallet", "held_htlc_available")
+        .with(|moment| moment.again = true)
+        .end();
+    let story = story(&recording, "paid a usual");
+    let text = |row: &Row| match &row.shape {
+        Shape::Move { text, .. } => text.clone(),
+        other => panic!("{other:?}"),
+    };
+    let texts: Vec<_> = story.rows().map(text).collect();
+    let expected = [
+        "update_add_htlc",
+        "commitment_signed",
+        "revoke_and_ack, 784 bytes",
+        "held_htlc_available",
+        "rest of the commitment dance",
+        "held_htlc_available, again",
+    ];
+    assert_eq!(texts, expected);
+}
+
+#[test]
 fn a_copy_is_not_drawn() {
     let html = list::list(&story(&paid(), "paid step-2 full"));
     assert_eq!(html.matches("invoice_request").count(), 1, "{html}");
@@ -323,7 +361,7 @@ fn amounts_are_grouped_and_stay_together() {
     let amount = "98\u{202f}000\u{202f}000\u{a0}msat";
     assert!(html.contains(&format!(">{amount}</text>")), "{html}");
     assert!(html.contains(&format!("update_add_htlc, {amount}")));
-    assert!(html.contains("skim 2\u{202f}000\u{202f}000\u{a0}msat"));
+    assert!(html.contains("2\u{202f}000\u{202f}000\u{a0}msat skimmed"));
     assert!(!html.contains("98000000"));
 }
 
