@@ -190,6 +190,22 @@ async fn a_link_leads_to_a_moment_and_stepping_moves_it() {
         browser.eval("history.forward();").await;
         browser.until_moment(story[5].n).await;
 
+        // What a step was about to write does not land in the entry that the reader went back to.
+        browser.eval("document.querySelector('.forward').click(); history.back();").await;
+        browser.until_moment(story[htlc + 2].n).await;
+        let later = "const done = arguments[0]; setTimeout(() => done(location.hash), 500);";
+        let hash = browser.client.execute_async(later, Vec::new()).await.unwrap();
+        assert_eq!(hash, json!(format!("#moment-{}", story[htlc + 2].n)));
+
+        // The plain address is the beginning.
+        browser.go("start.html").await;
+        browser.go(PAGE).await;
+        browser.until_moment(story[0].n).await;
+        browser.eval(&format!("document.getElementById('moment-{}').click();", story[5].n)).await;
+        browser.until_moment(story[5].n).await;
+        browser.eval("history.back();").await;
+        browser.until_moment(story[0].n).await;
+
         // Parts of the story and what happens in them have names that outlast a recording.
         browser.go(&format!("{PAGE}#step-4")).await;
         let step_4 = story.iter().find(|step| step.scene == "step-4").unwrap().n;
@@ -205,7 +221,17 @@ async fn a_link_leads_to_a_moment_and_stepping_moves_it() {
         assert!(shown.ends_with(&format!("/ {}", recording.moments.len())), "{shown}");
         // Neither a number too large nor another fragment is a mistake.
         browser.go(&format!("{PAGE}#moment-999999")).await;
-        browser.until_moment(story.last().unwrap().n).await;
+        let last = story.last().unwrap().n;
+        browser.until_moment(last).await;
+        browser.until(&format!("location.hash === '#moment-{last}'")).await;
+        // A fragment that cannot be decoded is none; the player is judged here, not the book's script.
+        assert_eq!(browser.complaints().await, Vec::<String>::new());
+        browser.go("start.html").await;
+        browser.go(&format!("{PAGE}#%")).await;
+        browser.until_moment(story[0].n).await;
+        browser.follow_link_to(story[5].n).await;
+        let complaints = browser.complaints().await;
+        assert!(!complaints.iter().any(|line| line.contains("/player")), "{complaints:?}");
         browser.go("start.html").await;
         browser.go(&format!("{PAGE}#run-it-now")).await;
         browser.until_moment(story[0].n).await;
@@ -652,8 +678,21 @@ async fn a_run_under_way_is_offered_and_survives_a_lost_connection() {
     browser.eval("document.querySelector('form.run [type=submit]').click();").await;
     browser.until("document.querySelector('form.run .answer button')").await;
     assert!(browser.text("form.run .answer").await.contains("A run is under way"));
-    browser.eval("document.querySelector('form.run .answer button').click();").await;
+    // Every message is asked for before there is any.
+    let first = browser
+        .eval(
+            "window.thrown = [];
+             addEventListener('error', (event) => thrown.push(event.message));
+             document.querySelector('form.run .answer button').click();
+             document.querySelector('.every').click();
+             return document.querySelector('.live .saying').textContent;",
+        )
+        .await;
+    assert_eq!(first, "Starting four nodes …");
     browser.until("document.querySelector('.live').dataset.state === 'failed'").await;
+    assert_eq!(browser.eval("return window.thrown;").await, json!([]));
+    let play = "return document.querySelector('.play').getAttribute('aria-label');";
+    assert_eq!(browser.eval(play).await, "Play");
     assert_eq!(asked.load(Ordering::SeqCst), 2);
     let said = browser.text(".live .saying").await;
     assert!(said.contains("the payer gave up"), "{said}");

@@ -27,6 +27,8 @@
 
   const answer = (terms, size) => {
     const none = (gets, applies) => ({ fee: "—", gets, applies });
+    // A menu may begin at 0; no payment does.
+    if (size === 0n && terms.smallest === 0n) return none("nothing: below the smallest payment, 1 msat", "not for sale");
     if (size < terms.smallest) return none("nothing: below the menu’s smallest payment", "not for sale");
     if (size > terms.largest) return none("nothing: above the menu’s largest payment", "not for sale");
     const fee = openingFee(terms, size);

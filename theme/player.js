@@ -404,21 +404,35 @@
   let telling = 0;
   const tell = (step) => {
     clearTimeout(telling);
+    if (!step) return;
     // Not while steps fly by, and not twice: the slider says its own value.
     if ((timer && +speed.value < 1600) || live?.following) return;
     if (document.activeElement === scrub) return;
     telling = setTimeout(() => { status.textContent = sentence(step); }, 250);
   };
 
-  let noted = 0;
+  let noted = 0, settle; // What is still to be written to the address.
   const address = (step) => (step.kind === "scene" ? "#" + step.scene : "#moment-" + step.n);
   // Browsers refuse too many changes of the address in a short time.
   const note = (step, push) => {
     if (live) return;
     clearTimeout(noted);
-    const write = () => history[push ? "pushState" : "replaceState"](null, "", address(step));
-    if (push) write();
-    else noted = setTimeout(write, 300);
+    if (push) {
+      // The way back leads to the step that was left.
+      settle?.();
+      history.pushState(null, "", address(step));
+      return;
+    }
+    settle = () => {
+      settle = undefined;
+      history.replaceState(null, "", address(step));
+    };
+    noted = setTimeout(() => settle?.(), 300);
+  };
+  // The address has changed meanwhile: what was to be written belongs to another entry.
+  const unnote = () => {
+    clearTimeout(noted);
+    settle = undefined;
   };
 
   const current = () => shown[at];
@@ -526,10 +540,10 @@
     go(shown.findIndex((step) => step.scene === goto.value), { push: true });
   });
   every.addEventListener("change", () => {
-    const n = current().n;
+    const n = current()?.n ?? 0; // A run may have no steps yet.
     if (every.checked) fill();
     story.classList.toggle("all", every.checked);
-    select(n);
+    select(live?.following ? Infinity : n);
     show({ quiet: true });
   });
   // The name that outlasts a new recording, where the step has one.
@@ -576,7 +590,12 @@
   /* Links to a moment ------------------------------------------------------------------------------- */
 
   const fromAddress = () => {
-    const id = decodeURIComponent(location.hash.slice(1));
+    let id;
+    try {
+      id = decodeURIComponent(location.hash.slice(1));
+    } catch {
+      return; // No name of anything here.
+    }
     const number = /^moment-(\d+)$/.exec(id);
     if (number) return steps[Math.min(+number[1], steps.length - 1)]?.n;
     const target = id && document.getElementById(id), a = target && target.querySelector(".row");
@@ -587,6 +606,8 @@
     const n = fromAddress();
     if (n === undefined) return;
     pause();
+    const beyond = /^#moment-(\d+)$/.exec(location.hash);
+    if (beyond && +beyond[1] > n) history.replaceState(null, "", address(steps[n]));
     if (steps[n].background && !every.checked) {
       every.checked = true;
       fill();
@@ -596,6 +617,15 @@
     show({ quiet: true });
     root.scrollIntoView();
     tell(current());
+  };
+
+  const followHistory = () => {
+    unnote();
+    if (live || location.hash) return followAddress();
+    // The plain address is where the reader began.
+    pause();
+    select(steps[0].n);
+    show();
   };
 
   /* Recorded or live -------------------------------------------------------------------------------- */
@@ -635,12 +665,14 @@
   };
   const showLive = () => {
     const { following, over, lost } = live;
-    sign.dataset.state = over ? over.outcome : following ? "following" : "paused";
+    sign.dataset.state = over ? over.outcome : lost ? "lost" : following ? "following" : "paused";
     follower.hidden = following || !!over;
     root.toggleAttribute("data-following", following && !over);
-    if (!over) play.setAttribute("aria-label", following ? "Pause" : timer ? "Pause" : "Play");
-    if (over) say(over.outcome === "paid" ? "The run is over: paid." : `The run is over: it failed. ${over.error || ""}`);
+    play.setAttribute("aria-label", (following && !over) || timer ? "Pause" : "Play");
+    if (over?.outcome === "lost") say(over.error);
+    else if (over) say(over.outcome === "paid" ? "The run is over: paid." : `The run is over: it failed. ${over.error || ""}`);
     else if (lost) say(lost);
+    else if (!steps.length) say("Starting four nodes …");
     else say(following ? "Following the run as it happens." : "The run goes on; you are looking back.");
   };
   const follow = (on) => {
@@ -648,7 +680,7 @@
     pause();
     live.following = on;
     if (on) {
-      at = shown.length - 1;
+      at = Math.max(0, shown.length - 1);
       show();
     }
     showLive();
@@ -677,6 +709,8 @@
     }
   };
 
+  // A browser tries again every few seconds.
+  const GIVE_UP = 5;
   const watch = (run) => {
     live?.source.close();
     live = null;
@@ -690,6 +724,8 @@
     now.replaceChildren();
     state.replaceChildren();
     brief.textContent = count.textContent = "";
+    scrub.max = scrub.value = 0;
+    scrub.removeAttribute("aria-valuetext");
     root.focus({ preventScroll: true });
     root.scrollIntoView();
     let due = 0;
@@ -700,8 +736,19 @@
       scenes();
       select(live.following ? Infinity : n);
       show({ keep: !live.following, quiet: !live.following });
+      showLive();
     };
+    const end = (over) => {
+      source.close();
+      clearTimeout(due);
+      refresh();
+      remember(null);
+      live.over = over;
+      live.following = false;
+    };
+    let failures = 0;
     source.addEventListener("open", () => {
+      failures = 0;
       live.lost = "";
       showLive();
     });
@@ -720,21 +767,18 @@
       due ||= setTimeout(refresh, 100);
     });
     source.addEventListener("end", (event) => {
-      source.close();
-      clearTimeout(due);
-      refresh();
-      remember(null);
-      live.over = JSON.parse(event.data);
-      live.following = false;
+      end(JSON.parse(event.data));
       const sums = live.over.books;
       if (sums) books.replaceChildren(...BOOKS.map(([key, name]) => el("li", {}, name + " ", el("b", {}, grouped(sums[key]) + " msat"))));
       showLive();
     });
     source.addEventListener("error", () => {
       if (live?.source !== source) return;
-      live.lost = source.readyState === EventSource.CLOSED
-        ? "The server has forgotten this run. Start another."
-        : "The connection to the server is lost; trying again. Is cargo run still running?";
+      if (source.readyState === EventSource.CLOSED) {
+        end({ outcome: "lost", error: "The server has forgotten this run. Start another." });
+      } else if (++failures >= GIVE_UP) {
+        end({ outcome: "lost", error: "The server is gone, and the run with it. Is cargo run still running?" });
+      } else live.lost = "The connection to the server is lost; trying again. Is cargo run still running?";
       showLive();
     });
     showLive();
@@ -774,10 +818,10 @@
       fields.forEach((field) => field.setAttribute("aria-invalid", "true"));
       ([...fields].find((field) => field.checked) || fields[0]).focus();
     };
-    const offer = (text, run) => reply(text + " ", el("button", { type: "button", onclick: () => {
+    const offer = (text, run, button = "Follow it") => reply(text + " ", el("button", { type: "button", onclick: () => {
       clear();
       watch(run);
-    } }, "Follow it"));
+    } }, button));
     const gone = "The server does not answer. Is cargo run still running?";
 
     fetch("/live").then((response) => (response.ok ? response.json() : Promise.reject())).then(({ running, run, choices }) => {
@@ -787,6 +831,7 @@
       }
       if (run && run === remembered()) watch(run);
       else if (running) offer("A run is under way.", run);
+      else if (run) offer("The last run is still here.", run, "Show it");
     }).catch(() => {
       submit.disabled = true;
       reply("This server cannot start nodes. The one of cargo run can.");
@@ -817,8 +862,10 @@
   followAddress();
   // The browser follows the address on its own, too, once everything is there.
   addEventListener("load", () => {
-    centre(rows.get(current().n));
-    if (fromAddress() !== undefined) root.scrollIntoView();
+    const step = current(); // A run that was followed before may have none yet.
+    if (step) centre(rows.get(step.n));
+    if (!live && fromAddress() !== undefined) root.scrollIntoView();
   });
-  addEventListener("hashchange", followAddress);
+  addEventListener("popstate", unnote);
+  addEventListener("hashchange", followHistory);
 })();

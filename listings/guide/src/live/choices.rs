@@ -156,21 +156,31 @@ fn value<'a>(chosen: &'a Map<String, Value>, field: &str) -> Result<&'a Value, R
 /// A whole number; also as decimal digits in a string, since a page's numbers end at 2⁵³.
 fn number(chosen: &Map<String, Value>, field: &str) -> Result<u64, Refusal> {
     let value = value(chosen, field)?;
-    let digits = |text: &&str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    let number = match value.as_str().filter(digits) {
-        // Too long a number is too large a number.
-        Some(text) => Some(text.parse().unwrap_or(u64::MAX)),
-        None => value.as_u64(),
+    let refused = |error: String| Err(Refusal::new(field, error));
+    let (unit, range) = match field {
+        AMOUNT => ("msat", Range::amount()),
+        MIN_FEE => ("msat", Range::min_fee()),
+        _ => ("parts per million", Range::proportional()),
     };
-    let wrong = || {
-        let unit = if field == PROPORTIONAL { "parts per million" } else { "msat" };
-        let error = format!(
-            "{value} is no whole number of {unit} that is not negative: give digits only, without a \
-             sign, a point or spaces"
-        );
-        Refusal::new(field, error)
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let number = match value.as_str() {
+        Some("") => return refused(format!("type a number of {unit}")),
+        Some(text) if digits(text) => match text.parse() {
+            Ok(number) => Some(number),
+            // As it was typed: it is more than 64 bits hold.
+            Err(_) => {
+                let most = msat(range.max);
+                return refused(format!("{text} is too large: choose {most} {unit} or less"));
+            }
+        },
+        _ => value.as_u64(),
     };
-    number.ok_or_else(wrong)
+    // The page takes spaces between groups of digits away.
+    let wrong = format!(
+        "{value} is no whole number of {unit} that is not negative: give digits only, without a sign \
+         or a point"
+    );
+    number.map_or_else(|| refused(wrong), Ok)
 }
 
 fn one_of<T: Copy>(
