@@ -588,6 +588,14 @@ async fn a_live_run_is_refused_with_the_reason_and_another_one_is_paid() {
         browser.eval("return [location.hash, document.querySelector('.link').disabled];").await;
     assert_eq!(of_run, json!(["", true]));
 
+    // It is there after a reload, too, while the server has it.
+    browser.go("start.html").await;
+    browser.go(PAGE).await;
+    browser.until("document.querySelector('form.run .answer button')").await;
+    assert!(browser.text("form.run .answer").await.contains("The last run"));
+    browser.eval("document.querySelector('form.run .answer button').click();").await;
+    browser.until("document.querySelector('.live').dataset.state === 'paid'").await;
+
     browser.eval("document.querySelector('.leave').click();").await;
     let story = story(&flow());
     browser.until_moment(story[0].n).await;
@@ -621,7 +629,7 @@ async fn wait_for_the_end(browser: &Browser) {
     panic!("the run does not end");
 }
 
-/// A server that has a run under way, loses its reader in the middle of it, and fails.
+/// A server that has a run under way, loses its reader in the middle of it, fails, and forgets it.
 fn unlucky(asked: Arc<AtomicUsize>) -> Router {
     let page = std::fs::read_to_string(built().dest.join(PAGE)).unwrap();
     let page = page.replacen("<html", "<html data-live", 1);
@@ -642,10 +650,12 @@ fn unlucky(asked: Arc<AtomicUsize>) -> Router {
         + &event("end", 99, &json!({ "outcome": "failed", "error": "the payer gave up" }));
     let events = move |headers: HeaderMap| {
         let asked = asked.fetch_add(1, Ordering::SeqCst);
+        let forgotten = asked > 1;
         let last = headers.get("last-event-id").map(|id| id.to_str().unwrap().to_owned());
-        assert_eq!(asked > 0, last.is_some(), "the browser says what it has");
+        assert!(forgotten || (asked > 0) == last.is_some(), "the browser says what it has");
         let body = if asked == 0 { format!("retry: 50\n{first}") } else { second.clone() };
-        async move { ([(header::CONTENT_TYPE, "text/event-stream")], body) }
+        let status = if forgotten { StatusCode::NOT_FOUND } else { StatusCode::OK };
+        async move { (status, [(header::CONTENT_TYPE, "text/event-stream")], body) }
     };
     let offer = || async {
         axum::Json(json!({ "running": false, "run": null, "limit_s": 1, "choices": {} }))
@@ -700,6 +710,21 @@ async fn a_run_under_way_is_offered_and_survives_a_lost_connection() {
     assert_eq!(rows, 9, "each step once");
     assert_eq!(browser.text(".count").await, "9 / 9");
     assert_eq!(browser.eval(OVERFLOW).await, json!([]));
+
+    // Asked for again, the run is forgotten: nothing is followed any more.
+    browser.eval("document.querySelector('form.run [type=submit]').click();").await;
+    browser.until("document.querySelector('form.run .answer button')").await;
+    browser.eval("document.querySelector('form.run .answer button').click();").await;
+    browser.until("document.querySelector('.live').dataset.state === 'lost'").await;
+    assert!(browser.text(".live .saying").await.contains("forgotten"));
+    assert_eq!(browser.eval(play).await, "Play");
+    // No step is there, and no key minds.
+    for pressed in [Key::Right, Key::Left, Key::Home, Key::End] {
+        browser.press(&key(pressed)).await;
+    }
+    browser.press("k").await;
+    browser.press("k").await;
+    assert_eq!(browser.eval("return window.thrown;").await, json!([]));
 
     // The server is gone: the form says so.
     server.abort();
