@@ -205,7 +205,9 @@ fn shown(moment: &Moment) -> Step {
             step.text = message.clone();
             step.bytes = Some(*bytes);
             if moment.again {
-                step.detail = "delivered again".to_owned();
+                let answers = message == "release_held_htlc";
+                let how = if answers { "answers a copy" } else { "delivered again" };
+                step.detail = how.to_owned();
             }
         }
         What::OnionSent { message, .. } => step.text = message.clone(),

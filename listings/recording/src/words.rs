@@ -29,7 +29,7 @@ pub fn of_htlc(node: &str, state: HtlcState) -> &'static str {
 /// The amount that a node names with it, if it knows one.
 pub fn sum(state: HtlcState, amount_msat: u64, skimmed_fee_msat: u64) -> Option<String> {
     let skim = match (state, skimmed_fee_msat) {
-        (HtlcState::Paid, _) => ", fees included".to_owned(),
+        (HtlcState::Paid, 0) => ", fees included".to_owned(),
         (_, 0) => String::new(),
         (_, skim) => format!(", {} msat skimmed", grouped(skim)),
     };
