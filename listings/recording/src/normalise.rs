@@ -263,7 +263,8 @@ fn ending(entry: &Entry) -> Option<String> {
     let node = &entry.node;
     match &entry.what {
         What::Event { name, detail } => {
-            let ends = ["PaymentClaimed", "PaymentSent", "PaymentForwarded"];
+            // LSPS2 asks for the channel of a lease once more, too.
+            let ends = ["PaymentClaimed", "PaymentSent", "PaymentForwarded", "OpenChannel"];
             ends.contains(&name.as_str()).then(|| format!("{node} {name} {detail}"))
         }
         What::Htlc { state, payment_hash: Some(hash), .. } => {
