@@ -55,8 +55,12 @@
   showLens();
 
   // A fragment inside a hidden part: the style sheet shows the part once it is the target.
+  const named = () => {
+    // A fragment that somebody cut in the middle of a character names nothing.
+    try { return decodeURIComponent(location.hash.slice(1)); } catch { return ""; }
+  };
   const reveal = () => {
-    const target = location.hash.length > 1 && $(decodeURIComponent(location.hash.slice(1)));
+    const target = named() && $(named());
     if (!target) return;
     const folded = target.closest("details");
     if (folded) folded.open = true;
