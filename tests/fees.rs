@@ -71,8 +71,8 @@ async fn a_field_that_holds_no_amount_is_marked_and_nothing_is_computed() {
     });
     let told = browser.eval(&fill(&good)).await;
     let right = told.clone();
-    assert_eq!(told["out"]["fee"], "2\u{202f}000\u{202f}000");
-    let most = "At most 18\u{202f}446\u{202f}744\u{202f}073\u{202f}709\u{202f}551\u{202f}615.";
+    assert_eq!(told["out"]["fee"], "2\u{a0}000\u{a0}000");
+    let most = "At most 18\u{a0}446\u{a0}744\u{a0}073\u{a0}709\u{a0}551\u{a0}615.";
     let whole = "A whole number, without a sign or a unit.";
     for (field, typed, wrong) in [
         ("size", "", "Type a number."),
@@ -84,7 +84,7 @@ async fn a_field_that_holds_no_amount_is_marked_and_nothing_is_computed() {
         ("size", "0x10", whole),
         ("size", "١٢٣", whole),
         ("min-fee", "18446744073709551616", most),
-        ("share", "4294967296", "At most 4\u{202f}294\u{202f}967\u{202f}295."),
+        ("share", "4294967296", "At most 4\u{a0}294\u{a0}967\u{a0}295."),
         ("largest", "0", "Not less than the smallest payment."),
     ] {
         let told = browser.eval(&fill(&json!({ field: typed }))).await;
@@ -125,7 +125,7 @@ async fn a_keyboard_is_enough_on_a_phone_and_on_a_desktop() {
         browser.until("document.getElementById('fees-gets').textContent === '1'").await;
         browser.press(&key(Key::Tab)).await;
         let set = browser.eval("return document.getElementById('fees-size').value;").await;
-        assert_eq!(set, "546\u{202f}001", "a number that was left is set in groups");
+        assert_eq!(set, "546\u{a0}001", "a number that was left is set in groups");
         // The next stop after the form is a menu of the table.
         browser
             .until("document.activeElement.closest('caption') || document.activeElement.closest('.listing, p, pre')")

@@ -8,7 +8,7 @@
   const $ = (name) => document.getElementById("fees-" + name);
 
   // Thin spaces between groups, as the pages have them.
-  const grouped = (number) => String(number).replace(/\B(?=(\d{3})+$)/g, "\u202f");
+  const grouped = (number) => String(number).replace(/\B(?=(\d{3})+$)/g, "\u00a0");
   const up = (number, by) => (number + by - 1n) / by;
   const larger = (...numbers) => numbers.reduce((a, b) => (a > b ? a : b));
 

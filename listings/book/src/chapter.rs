@@ -361,7 +361,7 @@ fn keep(out: &mut String, mark: &str) {
         .map_or(0, |at| at + out[at..].chars().next().map_or(0, char::len_utf8));
     let word = &out[at..];
     // Not across the edge of a link or of emphasis, and nothing longer than a phone is wide.
-    let plain = |c: char| c.is_alphanumeric() || " .,;:()`'\"’%/-–\u{202f}".contains(c);
+    let plain = |c: char| c.is_alphanumeric() || " .,;:()`'\"’%/-–".contains(c);
     let fits = (1..=24).contains(&word.chars().count());
     if fits && word.chars().all(plain) && word.matches('`').count().is_multiple_of(2) {
         let kept = format!("<span class=\"kept\">{word}{mark}{END}");
@@ -381,7 +381,7 @@ pub(crate) fn joined(text: &str) -> String {
         let rest = &text[at + c.len_utf8()..];
         let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
         out.push(match c {
-            ' ' if after_digit && digits == 3 => '\u{202f}',
+            ' ' if after_digit && digits == 3 => '\u{a0}',
             ' ' if after_digit && UNITS.iter().any(|unit| rest.starts_with(unit)) => '\u{a0}',
             c => c,
         });
@@ -424,7 +424,7 @@ mod tests {
     fn a_number_stays_on_its_line() {
         assert_eq!(
             joined("98 000 000 msat of 213 011 sat in 72 blocks, 5 and 10"),
-            "98\u{202f}000\u{202f}000\u{a0}msat of 213\u{202f}011\u{a0}sat in 72\u{a0}blocks, 5 and 10"
+            "98\u{a0}000\u{a0}000\u{a0}msat of 213\u{a0}011\u{a0}sat in 72\u{a0}blocks, 5 and 10"
         );
         assert_eq!(joined("| 1 | 2 |"), "| 1 | 2 |");
     }

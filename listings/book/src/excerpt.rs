@@ -400,7 +400,7 @@ fn row(layer: &Explained, field: &Field, depth: u8) -> Result<String, String> {
 }
 
 fn html_number(number: usize) -> String {
-    grouped(number as u64).replace(' ', "\u{202f}")
+    grouped(number as u64).replace(' ', "\u{a0}")
 }
 
 #[cfg(test)]
@@ -438,7 +438,7 @@ mod tests {
             ("flow events@lsp/step-5", "HTLCIntercepted"),
             ("flow PaymentSent", "fee_paid_msat: 1 000"),
             ("flow lsps2.buy lsps2.buy.answer", "jit_channel_scid"),
-            ("flow paths.jit bytes \"lease metadata\"", "2\u{202f}000\u{202f}000\u{a0}msat"),
+            ("flow paths.jit bytes \"lease metadata\"", "2\u{a0}000\u{a0}000\u{a0}msat"),
         ] {
             let html = shown(argument);
             assert!(html.contains(has), "{argument}: {html}");

@@ -318,9 +318,9 @@ mod tests {
         for told in [
             "No money moves in steps 1, 2 and 3.",
             "After step 4<",
-            "aria-label=\"100\u{202f}001\u{202f}000\u{a0}msat sent: Under way, as far as the recipient’s LSP",
+            "aria-label=\"100\u{a0}001\u{a0}000\u{a0}msat sent: Under way, as far as the recipient’s LSP",
             "After step 5 and “The payer comes back”<",
-            "Opening fee, skimmed</th><td>−2\u{202f}000\u{202f}000</td>",
+            "Opening fee, skimmed</th><td>−2\u{a0}000\u{a0}000</td>",
             "Missing</th><td>0</td>",
             "Sum</th><td>0</td>",
         ] {

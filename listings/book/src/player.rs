@@ -134,16 +134,19 @@ impl<'a> Player<'a> {
                 way = self.way(step),
                 place = self.place(step),
                 who = self.who(step),
-                what =
-                    if is_code(&step.text) { code(&step.text) } else { escape(&whole(&step.text)) },
+                what = if is_code(&step.text) {
+                    code(&step.text)
+                } else {
+                    escape(&joined(&step.text))
+                },
                 much = match step.msat {
                     Some(msat) =>
-                        format!(" <span class=\"much\">{}\u{a0}msat</span>", whole(&grouped(msat))),
+                        format!(" <span class=\"much\">{}\u{a0}msat</span>", joined(&grouped(msat))),
                     None => String::new(),
                 },
                 more = match self.more(step).as_str() {
                     "" => String::new(),
-                    detail => format!(" <span class=\"more\">{}</span>", escape(&whole(detail))),
+                    detail => format!(" <span class=\"more\">{}</span>", escape(&joined(detail))),
                 },
             );
         }
@@ -241,7 +244,7 @@ fn setting(header: &Header) -> String {
             None => value.as_str().map_or_else(|| value.to_string(), str::to_owned),
         };
         match choice.strip_suffix("_msat") {
-            Some(choice) => whole(&format!("{choice} {value} msat")),
+            Some(choice) => joined(&format!("{choice} {value} msat")),
             None if header.lanes.iter().any(|lane| lane.id == *choice) => {
                 format!(
                     "{} {value}",
@@ -258,11 +261,6 @@ fn setting(header: &Header) -> String {
         }
     };
     header.setting.iter().map(told).collect::<Vec<_>>().join(", ")
-}
-
-/// A text whose numbers stay together.
-fn whole(text: &str) -> String {
-    joined(text).replace('\u{202f}', "\u{a0}")
 }
 
 fn heading(scene: &str, title: &str) -> String {
