@@ -673,9 +673,18 @@ impl LspRole {
         }
     }
 
+    /// LDK does not know what was sold, and may give an SCID twice: on a short chain it has a few
+    /// thousand. One that was taken in the meantime all the same, the table refuses.
+    fn unsold_scid(&self) -> u64 {
+        const DRAWS: usize = 100;
+        let mut drawn = (0..DRAWS).map(|_| self.node.channel_manager.get_intercept_scid());
+        let unsold = drawn.find(|scid| self.table.get(*scid).is_none());
+        unsold.unwrap_or_else(|| self.node.channel_manager.get_intercept_scid())
+    }
+
     async fn on_buy_request(&self, request: BuyRequest) {
         let names = ChannelNames {
-            intercept_scid: self.node.channel_manager.get_intercept_scid(),
+            intercept_scid: self.unsold_scid(),
             user_channel_id: random_user_channel_id(&*self.node.keys),
         };
         match answer_buy(&self.fees, &self.table, self.lsps2(), request, names).await {
