@@ -26,8 +26,8 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         failure(
             "fail-lsp-restarts",
             "The LSP restarts between HTLCIntercepted and the open",
-            "The LSP stops before it has opened the channel. LDK raises OpenChannel once; the LSP \
-             opens from its own table.",
+            "The LSP stops before it has opened the channel. LDK need not raise OpenChannel again; the \
+             LSP opens from its own table.",
             usual,
             |world| Box::pin(lsp_restarts(world)),
         ),
