@@ -339,7 +339,8 @@ impl World {
         let answered = count(|e| is_onion(e, "static_invoice"));
         let dropped =
             count(|e| matches!(&e.what, What::Mailbox { state, .. } if state == "dropped"));
-        answered == asked && dropped == asked
+        // Answers to an earlier payment may come late, too.
+        answered >= asked && dropped >= asked
     }
 
     /// Step 5: the recipient wakes up and claims, and a payer that went offline comes back. Returns
