@@ -9,6 +9,7 @@ mod facts;
 mod fees;
 mod flags;
 mod flow;
+mod lab;
 mod ledger;
 mod liquidity;
 mod live;

@@ -2,6 +2,7 @@
 
 pub mod book;
 pub mod demo;
+pub mod lab;
 pub mod live;
 pub mod money;
 pub mod payable;

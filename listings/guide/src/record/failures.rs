@@ -2,8 +2,12 @@
 //!
 //! A recording begins where the failure begins. What leads there is prepared before the first scene.
 
+mod chain;
 mod channel;
+mod crash;
 mod hang;
+mod hostile;
+mod limits;
 mod money;
 mod offer;
 mod payer;
@@ -34,6 +38,10 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         channel::scenarios(),
         restart::scenarios(),
         money::scenarios(),
+        limits::scenarios(),
+        crash::scenarios(),
+        chain::scenarios(),
+        hostile::scenarios(),
     ];
     parts.into_iter().flatten().collect()
 }

@@ -1,0 +1,7 @@
+//! Strangers, floods and clocks.
+
+use super::Scenario;
+
+pub(super) fn scenarios() -> Vec<Scenario> {
+    vec![]
+}

@@ -1,0 +1,1 @@
+//! Force-closes, double-spends, reorganisations, and channels that do not open.

@@ -1,0 +1,1 @@
+//! How long a payment can be held, in blocks.

@@ -1,0 +1,1 @@
+//! Strangers, floods and clocks.

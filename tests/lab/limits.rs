@@ -1,0 +1,1 @@
+//! Leases that have run out, amounts outside the limits, payments in parts.

@@ -1,0 +1,1 @@
+//! What LDK does where nobody guards it.
