@@ -1,6 +1,7 @@
 //! What the nodes own adds up, to the msat, at the end of every scene.
 
 use crate::on_every_chain;
+use guide::lab;
 use guide::money::Books;
 use guide::story::{self, Setting};
 use guide::world::{Story, World, is_wire};
@@ -171,7 +172,7 @@ async fn a_refused_payment_leaves_nothing_but_the_fee_for_the_miners() {
 
 /// Every recording of the book balances: what the pages draw of it is proved where it is made.
 #[test]
-fn every_kept_recording_balances() {
+fn every_kept_recording_balances_and_ends_with_nothing_under_way() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/recorded");
     let mut seen = 0;
     for entry in std::fs::read_dir(folder).unwrap() {
@@ -179,7 +180,8 @@ fn every_kept_recording_balances() {
         if file.extension().is_some_and(|extension| extension == "jsonl") {
             let recording = Recording::read(&file).unwrap();
             let ledger = Ledger::of(&recording);
-            assert!(ledger.is_ok(), "{}: {:#}", recording.header.name, ledger.unwrap_err());
+            let closed = ledger.and_then(|ledger| lab::nothing_lost(&ledger));
+            assert!(closed.is_ok(), "{}: {:#}", recording.header.name, closed.unwrap_err());
             seen += 1;
         }
     }

@@ -13,6 +13,7 @@ use regtest::Chain;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
+use crate::lab;
 use crate::world::{Story, World};
 pub use scenarios::scenarios;
 
@@ -86,7 +87,9 @@ pub async fn play(root: &Path, scenario: &Scenario, chain: Chain) -> Result<Reco
     let transcript = world.transcript.clone();
     let moments = moments(&transcript);
     world.stop().await;
-    played.with_context(|| format!("playing `{}`", scenario.name))?;
+    played
+        .and_then(|()| lab::only_agreed_fees(&transcript.since(0)))
+        .with_context(|| format!("playing `{}`", scenario.name))?;
     let setting = (scenario.setting)().into_iter();
     Ok(Recording {
         header: Header {
