@@ -102,7 +102,14 @@ pub async fn run(options: Options) -> Result<()> {
 async fn start(options: Options, transcript: Transcript) -> Result<Party> {
     let Options { role, data, listen, chain, payer, trust } = options;
     let name = role.to_possible_value().expect("no role is hidden").get_name().to_owned();
-    let config = NodeConfig { name, data_dir: data, listen, chain, transcript };
+    let config = NodeConfig {
+        name,
+        data_dir: data,
+        listen,
+        chain,
+        transcript,
+        ahead: std::time::Duration::ZERO,
+    };
     Ok(match role {
         RoleName::Recipient => {
             Party::Recipient(Recipient::start(config, RecipientPolicy::default()).await?)

@@ -545,6 +545,7 @@ fn node_config(
         listen,
         chain: chain.clone(),
         transcript: transcript.clone(),
+        ahead: Duration::ZERO,
     }
 }
 

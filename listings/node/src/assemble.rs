@@ -28,7 +28,6 @@ use lightning_liquidity::lsps2::client::LSPS2ClientConfig;
 use lightning_liquidity::lsps2::service::LSPS2ServiceConfig;
 use lightning_liquidity::utils::time::TimeProvider;
 use lightning_liquidity::{LiquidityClientConfig, LiquidityServiceConfig};
-use lightning_persister::fs_store::v1::FilesystemStore;
 use lsps2_async::negotiate::{MenuWatch, Observations};
 use lsps2_async::router::PathPolicy;
 use regtest::Chain;
@@ -39,6 +38,8 @@ use std::sync::{Arc, RwLock};
 use tokio::sync::{Notify, mpsc};
 
 use crate::balances::Purse;
+use crate::disk::Disk;
+use crate::faults::Life;
 use crate::node::NodeConfig;
 use crate::paths::written_down;
 use crate::relay::Relay;
@@ -77,21 +78,22 @@ impl Ground {
         fs::create_dir_all(data_dir).with_context(|| format!("making {}", data_dir.display()))?;
         let lock = lock(data_dir)?;
         let seed = read_or_make_secret(data_dir, "seed")?;
-        let clock = Arc::new(Clock::default());
+        let clock = Arc::new(Clock::ahead(config.ahead));
         let now = clock.duration_since_epoch();
         let keys = KeysManager::new(&seed, now.as_secs(), now.subsec_nanos(), true);
         let keys = Arc::new(keys);
-        let pen = pen(config, &keys)?;
+        let life = Life::new(config.faults.clone());
+        let pen = pen(config, &keys, life.clone())?;
         config.transcript.lend_keys(&config.name, &keys);
-        let store = Arc::new(FilesystemStore::new(data_dir.join("store")));
-        let (broadcaster, to_broadcast) = mpsc::unbounded_channel();
+        let store = Arc::new(Disk::new(data_dir, life.clone()));
+        let (queue, to_broadcast) = mpsc::unbounded_channel();
         let ground = Self {
             chain: config.chain.clone(),
             log: Arc::new(log(data_dir, pen.clone())?),
             clock,
             pen,
             keys,
-            broadcaster: Arc::new(Broadcaster(broadcaster)),
+            broadcaster: Arc::new(Broadcaster { queue, life }),
             wallet: Arc::new(Wallet::open(&seed, store.clone())?),
             store,
             fees: Arc::new(Fees),
@@ -398,7 +400,7 @@ impl Ground {
 pub fn wallet_script(data_dir: &Path) -> Result<ScriptBuf> {
     fs::create_dir_all(data_dir)?;
     let seed = read_or_make_secret(data_dir, "seed")?;
-    Wallet::open(&seed, Arc::new(FilesystemStore::new(data_dir.join("store"))))?.script()
+    Wallet::open(&seed, Arc::new(Disk::plain(data_dir)))?.script()
 }
 
 /// 32 secret bytes that stay the same for the life of the folder.
@@ -427,7 +429,7 @@ fn log(data_dir: &Path, pen: Pen) -> Result<Log> {
     Ok(Log::new(file, Level::Debug, pen))
 }
 
-fn pen(config: &NodeConfig, keys: &KeysManager) -> Result<Pen> {
+fn pen(config: &NodeConfig, keys: &KeysManager, life: Arc<Life>) -> Result<Pen> {
     let node_id = keys.get_node_id(Recipient::Node).map_err(|()| anyhow!("no node id"))?;
     config.transcript.introduce(node_id, &config.name);
     Ok(Pen {
@@ -435,7 +437,8 @@ fn pen(config: &NodeConfig, keys: &KeysManager) -> Result<Pen> {
         name: config.name.clone(),
         poke: Arc::new(Notify::new()),
         channel_announced: Arc::new(Notify::new()),
-        purse: Purse::new(&config.name, &config.transcript),
+        purse: Purse::new(&config.name, &config.transcript, life.clone()),
+        life,
     })
 }
 

@@ -31,6 +31,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::assemble::{BumpHandler, Ground, Synced, ToBroadcast};
+use crate::faults::Faults;
 use crate::relay::Relay;
 use crate::tap::Pen;
 use crate::transcript::{Transcript, What};
@@ -50,6 +51,10 @@ pub struct NodeConfig {
     pub chain: Chain,
     /// Where it writes what happens.
     pub transcript: Transcript,
+    /// Where it dies on purpose; none by default.
+    pub faults: Faults,
+    /// How far its clock is ahead of the system's when it starts.
+    pub ahead: Duration,
 }
 
 /// What a role asks of the node under it.

@@ -19,7 +19,6 @@ use lightning::util::sweep;
 use lightning_liquidity::lsps2::service::LSPS2ServiceHandler;
 use lightning_liquidity::utils::time::TimeProvider;
 use lightning_net_tokio::SocketDescriptor;
-use lightning_persister::fs_store::v1::FilesystemStore;
 use lsps2_async::lease::LeaseStore;
 use lsps2_async::negotiate::MenuWatch;
 use lsps2_async::router::JitRouter;
@@ -29,11 +28,13 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc;
 
+use crate::disk::Disk;
+use crate::faults::Life;
 use crate::relay::Relay;
 use crate::tap::{Pen, Tap};
 use crate::wallet::Wallet;
 
-pub(crate) type Store = Arc<FilesystemStore>;
+pub(crate) type Store = Arc<Disk>;
 pub(crate) type Leases = LeaseStore<Store>;
 pub(crate) type Graph = gossip::NetworkGraph<Arc<Log>>;
 pub(crate) type Scorer = RwLock<ProbabilisticScorer<Arc<Graph>, Arc<Log>>>;
@@ -127,6 +128,11 @@ pub struct Clock {
 }
 
 impl Clock {
+    /// A clock that is this far ahead of the system's.
+    pub fn ahead(by: Duration) -> Self {
+        Self { ahead: Mutex::new(by) }
+    }
+
     /// Sets this clock forward.
     pub fn advance(&self, by: Duration) {
         *self.ahead.lock().unwrap() += by;
@@ -150,14 +156,17 @@ impl FeeEstimator for Fees {
 }
 
 /// Hands LDK's transactions to the task that talks to the chain.
-pub struct Broadcaster(pub(crate) mpsc::UnboundedSender<(Vec<Transaction>, String)>);
+pub struct Broadcaster {
+    pub(crate) queue: mpsc::UnboundedSender<(Vec<Transaction>, String)>,
+    pub(crate) life: Arc<Life>,
+}
 
 impl BroadcasterInterface for Broadcaster {
     fn broadcast_transactions(&self, txs: &[(&Transaction, TransactionType)]) {
         let purpose = txs.first().map(|(_, purpose)| name_of(purpose)).unwrap_or_default();
         let txs = txs.iter().map(|(tx, _)| (*tx).clone()).collect();
         // Fails only while the node stops; LDK broadcasts again after the restart.
-        let _ = self.0.send((txs, purpose));
+        let _ = self.queue.send((txs, purpose));
     }
 }
 
