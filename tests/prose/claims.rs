@@ -1,7 +1,7 @@
 //! What claims rest on: lines of LDK, and the list of what must be put right.
 
 use super::{Document, chapters, none, root};
-use book::{Ledger, Problems, SourceLine};
+use book::{Ledger, Problems, SourceLine, lines_of_ldk};
 use guide::upgrade::{Crates, Standing};
 use std::collections::BTreeSet;
 
@@ -28,6 +28,23 @@ fn the_lines_of_ldk_that_claims_rest_on_are_there() {
                     claim.file, claim.id
                 ));
             }
+        }
+    }
+    none(&problems);
+}
+
+/// The same of the lines that a page leads to.
+#[test]
+fn the_lines_of_ldk_that_pages_lead_to_are_there() {
+    let crates = Crates::find(root()).expect("cargo knows where the dependencies are");
+    let mut problems = Vec::new();
+    for Document { name, text } in chapters() {
+        for (at, line) in lines_of_ldk(&text) {
+            let what = match &line {
+                Ok(line) => lost(&crates, line),
+                Err(what) => Some(what.clone()),
+            };
+            problems.extend(what.map(|what| format!("{name}:{at}: {line:?}: {what}")));
         }
     }
     none(&problems);

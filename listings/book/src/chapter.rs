@@ -296,6 +296,7 @@ impl Desk {
                 let mark = claims::mark(claim, page, &mut self.made);
                 Ok(mark)
             }
+            "#at" => claims::SourceLine::parse(argument)?.mark(&self.versions),
             "#test" => {
                 let place = self.sources.test(argument)?;
                 Ok(format!(

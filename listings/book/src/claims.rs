@@ -147,8 +147,26 @@ impl Claim {
     }
 }
 
+/// Every `{{#at …}}` of a chapter, with its line there.
+#[must_use]
+pub fn lines_of_ldk(chapter: &str) -> Vec<(usize, Result<SourceLine, String>)> {
+    chapter
+        .lines()
+        .enumerate()
+        .flat_map(|(at, text)| {
+            let marked = text.split(AT).skip(1);
+            let inside =
+                marked.map(|rest| rest.split_once("}}").map_or(rest, |(inside, _)| inside));
+            inside.map(move |inside| (at + 1, SourceLine::parse(inside)))
+        })
+        .collect()
+}
+
+/// How the directive begins that leads to a line of LDK.
+const AT: &str = "{{#at ";
+
 impl SourceLine {
-    fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let wrong = || format!("`{text}` is not `crate/path.rs:line text of that line`");
         let (place, text) = text.split_once(' ').ok_or_else(wrong)?;
         let (path, line) = place.rsplit_once(':').ok_or_else(wrong)?;
@@ -163,6 +181,23 @@ impl SourceLine {
             line,
             text: text.trim().to_owned(),
         })
+    }
+
+    /// The link to the line.
+    ///
+    /// # Errors
+    /// If docs.rs has no page for it.
+    pub(crate) fn mark(&self, versions: &Versions) -> Result<String, String> {
+        let Self { package, path, line, text } = self;
+        let href = self.href(versions).ok_or_else(|| {
+            format!("docs.rs has no page for {package}/{path} of the version that is pinned")
+        })?;
+        let shown = format!("{}:{line}", path.trim_start_matches("src/"));
+        Ok(format!(
+            "<a class=\"at\" href=\"{href}\" title=\"{}\">{}</a>",
+            literal(&format!("{package}: {text}")),
+            crate::html::name(&shown)
+        ))
     }
 
     /// Where rustdoc shows the line, if the package is among the dependencies.
@@ -431,6 +466,32 @@ mod tests {
         let ledger = Ledger { claims: vec![twice], naive: Vec::new() };
         ledger.check(&Sources::new(Path::new("/nowhere")), &BTreeMap::new(), &mut problems);
         assert!(problems.to_string().contains("made on no page"));
+    }
+
+    #[test]
+    fn a_line_of_ldk_leads_to_the_pinned_version() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let versions = Versions::read(&root).unwrap();
+        let pinned = versions.of("lightning").unwrap();
+        let mark = |text: &str| SourceLine::parse(text)?.mark(&versions);
+        let html = mark("lightning/src/offers/flow.rs:1653 payment_metadata: None").unwrap();
+        let href =
+            format!("https://docs.rs/lightning/{pinned}/src/lightning/offers/flow.rs.html#1653");
+        assert!(html.contains(&href) && html.contains("offers/flow.<wbr>rs:<wbr>1653"), "{html}");
+        for (text, told) in [
+            ("lightning/src/offers/flow.rs payment_metadata", "is not `crate/path.rs:line"),
+            ("lightning/src/offers/flow.rs:1653", "is not `crate/path.rs:line"),
+            ("lightning/src/ln/async_payments_tests.rs:7 use", "docs.rs has no page"),
+            ("no-such-crate/src/lib.rs:1 use", "docs.rs has no page"),
+        ] {
+            let error = mark(text).unwrap_err();
+            assert!(error.contains(told), "{text}: {error}");
+        }
+        let page = "So.\n\nIt says so ({{#at lightning/src/lib.rs:3 text}}), and {{#at none}}.\n";
+        let lines = lines_of_ldk(page);
+        assert_eq!(lines.len(), 2);
+        assert!(lines[0].1.as_ref().is_ok_and(|line| line.text == "text" && lines[0].0 == 3));
+        assert!(lines[1].1.is_err());
     }
 
     #[test]

@@ -24,7 +24,7 @@ mod problems;
 mod recordings;
 mod sources;
 
-pub use claims::{Claim, Ledger, Naive, SourceLine, SpecClause, Status};
+pub use claims::{Claim, Ledger, Naive, SourceLine, SpecClause, Status, lines_of_ldk};
 pub use facts::{Dated, Versions, dates_in};
 pub use problems::{Problem, Problems};
 pub use sources::{Place, Sources};
