@@ -9,6 +9,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use bitcoin::secp256k1::PublicKey;
+use core::cmp::Reverse;
 use core::str::FromStr;
 use core::time::Duration;
 use lightning::blinded_path::message::NextMessageHop;
@@ -98,18 +99,22 @@ struct Letter {
     number: u64,
     received: Duration,
     deliveries: u32,
+    /// The peer that brought it; not known of mail that an earlier version kept.
+    sender: Option<PublicKey>,
     message: Vec<u8>,
 }
 
 struct StoredLetter {
     received: Duration,
     deliveries: u32,
+    sender: Option<PublicKey>,
     message: Vec<u8>,
 }
 
 impl_writeable_tlv_based!(StoredLetter, {
     (0, received, required),
     (2, deliveries, required),
+    (3, sender, option),
     (4, message, required),
 });
 
@@ -172,8 +177,13 @@ impl<K: KVStore> Mailbox<K> {
         if self.of(&peer).iter().any(|letter| letter.message == message) {
             return Ok(Posted::Duplicate);
         }
-        match self.room_for(&peer, message.len()) {
-            Ok(dropped) => self.keep(peer, message, dropped, now).await,
+        match self.room_for(&peer, prev_hop, message.len()) {
+            Ok(dropped) => {
+                let number = self.next_number;
+                let sender = prev_hop;
+                let letter = Letter { number, received: now, deliveries: 0, sender, message };
+                self.keep(peer, letter, dropped).await
+            }
             Err(why) => Ok(Posted::Dropped(why)),
         }
     }
@@ -181,41 +191,59 @@ impl<K: KVStore> Mailbox<K> {
     async fn keep(
         &mut self,
         peer: PublicKey,
-        message: Vec<u8>,
-        dropped: usize,
-        now: Duration,
+        letter: Letter,
+        dropped: Vec<u64>,
     ) -> Result<Posted, MailboxError> {
-        let number = self.next_number;
-        let letter = Letter { number, received: now, deliveries: 0, message };
         self.write(&peer, &letter).await?;
         self.shelve(peer, letter);
-        for _ in 0..dropped {
-            self.drop_oldest(&peer).await?;
+        for number in &dropped {
+            self.remove(&peer, *number).await?;
         }
-        Ok(Posted::Kept { dropped })
+        Ok(Posted::Kept { dropped: dropped.len() })
     }
 
-    /// How many of the recipient's oldest letters must go. Others' are never dropped for it: nobody
-    /// can push a stranger's mail out.
-    fn room_for(&self, peer: &PublicKey, bytes: usize) -> Result<usize, DropReason> {
+    /// Which of the recipient's letters must go for one more. Those of other recipients never do:
+    /// nobody can push their mail out.
+    fn room_for(
+        &self,
+        peer: &PublicKey,
+        sender: Option<PublicKey>,
+        bytes: usize,
+    ) -> Result<Vec<u64>, DropReason> {
         if bytes > self.limits.bytes_per_peer {
             return Err(DropReason::TooLarge(bytes));
         }
-        let own = self.of(peer);
-        if own.is_empty() && self.letters.len() >= self.limits.peers {
+        let mut left = self.of(peer);
+        if left.is_empty() && self.letters.len() >= self.limits.peers {
             return Err(DropReason::Full);
         }
-        let others = self.bytes().saturating_sub(size(&own));
-        for dropped in 0..=own.len() {
-            let left = &own[dropped..];
+        let others = self.bytes().saturating_sub(size(&left));
+        let mut dropped = Vec::new();
+        loop {
             let fits = left.len() < self.limits.messages_per_peer
-                && size(left) + bytes <= self.limits.bytes_per_peer
-                && others + size(left) + bytes <= self.limits.bytes;
+                && size(&left) + bytes <= self.limits.bytes_per_peer
+                && others + size(&left) + bytes <= self.limits.bytes;
             if fits {
                 return Ok(dropped);
             }
+            let goes = self.goes_first(&left, sender, bytes).ok_or(DropReason::Full)?;
+            left.retain(|letter| letter.number != goes);
+            dropped.push(goes);
         }
-        Err(DropReason::Full)
+    }
+
+    /// The oldest letter of the sender that takes the most of a recipient's share, with what it is
+    /// sending now: a peer that floods pushes its own letters out.
+    fn goes_first(&self, left: &[Letter], sender: Option<PublicKey>, bytes: usize) -> Option<u64> {
+        let share = |of: Option<PublicKey>| {
+            let letters = left.iter().filter(|letter| letter.sender == of);
+            let lengths = letters.map(|letter| letter.message.len());
+            let lengths = lengths.chain((of == sender).then_some(bytes));
+            let (count, sum) = lengths.fold((0, 0), |(n, sum), length| (n + 1, sum + length));
+            (count * self.limits.bytes_per_peer).max(sum * self.limits.messages_per_peer)
+        };
+        // Of equal ones the first, which is the oldest.
+        left.iter().min_by_key(|letter| Reverse(share(letter.sender))).map(|letter| letter.number)
     }
 
     /// Handles `Event::OnionMessagePeerConnected`: the messages for
@@ -269,13 +297,6 @@ impl<K: KVStore> Mailbox<K> {
         Ok(())
     }
 
-    async fn drop_oldest(&mut self, peer: &PublicKey) -> Result<(), MailboxError> {
-        match self.letters.get(peer).and_then(|own| own.front().map(|letter| letter.number)) {
-            Some(number) => self.remove(peer, number).await,
-            None => Ok(()),
-        }
-    }
-
     async fn remove(&mut self, peer: &PublicKey, number: u64) -> Result<(), MailboxError> {
         self.store.remove(MAILBOX_NAMESPACE, "", &key(peer, number), false).await?;
         if let Some(own) = self.letters.get_mut(peer) {
@@ -291,6 +312,7 @@ impl<K: KVStore> Mailbox<K> {
         let stored = StoredLetter {
             received: letter.received,
             deliveries: letter.deliveries,
+            sender: letter.sender,
             message: letter.message.clone(),
         };
         let key = key(peer, letter.number);
@@ -335,9 +357,10 @@ fn decode(key: &str, bytes: &[u8]) -> Option<(PublicKey, Letter)> {
     let (peer, number) = key.split_once('_')?;
     let peer = PublicKey::from_str(peer).ok()?;
     let number = u64::from_str_radix(number, 16).ok()?;
-    let StoredLetter { received, deliveries, message } = StoredLetter::read(&mut &*bytes).ok()?;
+    let stored = StoredLetter::read(&mut &*bytes).ok()?;
+    let StoredLetter { received, deliveries, sender, message } = stored;
     parse(&message)?;
-    Some((peer, Letter { number, received, deliveries, message }))
+    Some((peer, Letter { number, received, deliveries, sender, message }))
 }
 
 fn parse(message: &[u8]) -> Option<OnionMessage> {
@@ -372,8 +395,12 @@ mod tests {
         }
 
         async fn post(&mut self, to: u8, message: &OnionMessage) -> Posted {
+            self.post_from(9, to, message).await
+        }
+
+        async fn post_from(&mut self, from: u8, to: u8, message: &OnionMessage) -> Posted {
             let to = NextMessageHop::NodeId(node(to));
-            let posted = self.mailbox.post(Some(node(9)), &to, message, |_| true, seconds(10));
+            let posted = self.mailbox.post(Some(node(from)), &to, message, |_| true, seconds(10));
             posted.await.unwrap()
         }
 
@@ -425,6 +452,39 @@ mod tests {
         assert_eq!(post.post(1, &message(3, 10)).await, Posted::Kept { dropped: 1 });
         post.restart().await;
         assert_eq!(post.take(1, 20).await, [message(2, 10), message(3, 10)]);
+    }
+
+    /// A flood of small letters, or of large ones, over one connection: the letters of others stay.
+    #[tokio::test]
+    async fn a_sender_that_floods_pushes_its_own_letters_out() {
+        for (bytes, kept) in [(10, 30), (32_768, 9)] {
+            let mut post = Post::new(MailboxLimits::default()).await;
+            let honest = message(0, 1_300);
+            post.post_from(8, 1, &honest).await;
+            for byte in 1..=200 {
+                let posted = post.post_from(9, 1, &message(byte, bytes)).await;
+                assert!(matches!(posted, Posted::Kept { .. }));
+            }
+            post.restart().await;
+            let late = message(201, 1_300);
+            post.post_from(8, 1, &late).await;
+            let mail = post.take(1, 20).await;
+            assert_eq!((mail.first(), mail.last()), (Some(&honest), Some(&late)));
+            assert_eq!(mail.len(), kept);
+        }
+    }
+
+    /// As many connections as there are letters, one letter over each: then the oldest goes.
+    #[tokio::test]
+    async fn of_many_senders_the_oldest_letter_goes() {
+        let limits = MailboxLimits { messages_per_peer: 3, ..MailboxLimits::default() };
+        let mut post = Post::new(limits).await;
+        for sender in 1..=3 {
+            post.post_from(sender, 1, &message(sender, 10)).await;
+        }
+        assert_eq!(post.post_from(4, 1, &message(4, 10)).await, Posted::Kept { dropped: 1 });
+        let left = [2, 3, 4].map(|byte| message(byte, 10));
+        assert_eq!(post.take(1, 20).await, left);
     }
 
     #[tokio::test]
