@@ -1,1 +1,78 @@
 //! Processes that die between two writes.
+
+use guide::lab;
+use guide::world::{PATIENCE, Story, World};
+use lsps2_async::lease::{LeaseState, TrustModel};
+use lsps2_async::payer::PayerMode;
+use node::faults::{Fault, points};
+use node::transcript::HtlcState;
+use regtest::Chain;
+
+/// A world with an offer, whose recipient is away and whose payment waits.
+async fn waiting_for_the_recipient(trust: TrustModel) -> (World, u64) {
+    let story = Story::new(PayerMode::OftenOffline, trust);
+    let mut world = World::new(Chain::embedded(), story).await.unwrap();
+    let (_, offer) = world.prepare_recipient().await.unwrap();
+    lab::begin(&world, "crash", "A crash").await.unwrap();
+    world.stop_recipient().await;
+    let from = world.transcript.position();
+    world.pay_while_recipient_is_offline(&offer, 100_000_000).await.unwrap();
+    (world, from)
+}
+
+/// The recipient dies at these points, one after the other, and is paid in the end, for one fee.
+async fn recipient_crashes_at(trust: TrustModel, faults: &[Fault]) {
+    let (mut world, from) = waiting_for_the_recipient(trust).await;
+    for fault in faults {
+        world.start_recipient().await.unwrap();
+        let armed = world.recipient().faults().clone();
+        armed.arm(fault.clone());
+        let died = tokio::time::timeout(PATIENCE, armed.wait()).await;
+        assert_eq!(&died.expect("it comes to this point"), fault);
+        world.crash_recipient().await;
+    }
+    let books = world.wake_recipient_and_settle(from).await.unwrap();
+    assert_eq!(books.opening_fee_msat, 2_000_000);
+    assert_eq!(books.recipient_received_msat, 98_000_000);
+    let leases = world.recipient().leases();
+    let [lease] = &leases[..] else { panic!("{leases:?}") };
+    assert!(matches!(&lease.state, LeaseState::Consumed(by) if by.settled), "{lease:?}");
+    lab::end(&world).await.unwrap();
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recipient_that_crashes_around_the_claim_is_paid_for_one_fee() {
+    let faults = [
+        Fault::at(points::BEFORE_CONSUMED),
+        Fault::at(points::AFTER_CONSUMED),
+        Fault::at(points::AFTER_CLAIM_FUNDS),
+    ];
+    recipient_crashes_at(TrustModel::ClientTrustsLsp, &faults).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_payers_lsp_that_crashes_while_it_holds_loses_nothing() {
+    let (mut world, from) = waiting_for_the_recipient(TrustModel::ClientTrustsLsp).await;
+    world.crash_and_restart_payer_lsp().await.unwrap();
+    let books = world.wake_recipient_and_settle(from).await.unwrap();
+    assert_eq!(books.opening_fee_msat, 2_000_000);
+    lab::end(&world).await.unwrap();
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_lsp_that_crashes_between_intercept_and_open_opens_after_all() {
+    let (mut world, from) = waiting_for_the_recipient(TrustModel::ClientTrustsLsp).await;
+    let armed = world.lsp().faults().clone();
+    armed.arm(Fault::at(points::BEFORE_OPEN));
+    world.start_recipient().await.unwrap();
+    tokio::time::timeout(PATIENCE, armed.wait()).await.unwrap();
+    world.crash_lsp().await;
+    world.start_lsp().await.unwrap();
+    world.see_htlc(from, "recipient", HtlcState::Claimed).await.unwrap();
+    let books = world.settled(from).await.unwrap();
+    assert_eq!(books.opening_fee_msat, 2_000_000);
+    lab::end(&world).await.unwrap();
+    world.stop().await;
+}

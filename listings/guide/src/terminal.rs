@@ -11,6 +11,7 @@ use lightning::util::ser::{Readable, Writeable};
 use lsps2_async::lease::{LeaseRecord, LeaseState, TrustModel};
 use lsps2_async::negotiate::NegotiationPolicy;
 use lsps2_async::payer::PayerMode;
+use node::faults::Faults;
 use node::lsp::{Lsp, LspPolicy};
 use node::payer::Payer;
 use node::payer_lsp::PayerLsp;
@@ -109,6 +110,7 @@ async fn start(options: Options, transcript: Transcript) -> Result<Party> {
         chain,
         transcript,
         ahead: std::time::Duration::ZERO,
+        faults: Faults::killing(),
     };
     Ok(match role {
         RoleName::Recipient => {

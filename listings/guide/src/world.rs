@@ -13,6 +13,7 @@ use lightning::util::config::UserConfig;
 use lsps2_async::lease::{Lease, TrustModel};
 use lsps2_async::negotiate::NegotiationPolicy;
 use lsps2_async::payer::PayerMode;
+use node::faults::Faults;
 use node::lsp::{Lsp, LspPolicy};
 use node::payer::Payer;
 use node::payer_lsp::PayerLsp;
@@ -44,6 +45,8 @@ const MATURITY: u32 = 250;
 pub struct Story {
     /// Whether the payer may go offline.
     pub payer: PayerMode,
+    /// The capacities of the payer's channels, in sat.
+    pub payer_channels_sat: &'static [u64],
     /// How the recipient's LSP sells.
     pub lsp: LspPolicy,
     /// How the recipient behaves.
@@ -59,6 +62,7 @@ impl Story {
     pub fn new(payer: PayerMode, trust: TrustModel) -> Self {
         Self {
             payer,
+            payer_channels_sat: &[PAYER_CHANNEL_SAT],
             lsp: LspPolicy::new(trust),
             recipient: RecipientPolicy::default(),
             recipient_flags: |_| {},
@@ -86,6 +90,8 @@ pub struct World {
     others: Vec<Payer>,
     story: Story,
     lsp_address: SocketAddr,
+    /// By how much everybody's clock has been set forward.
+    ahead: Duration,
     folder: TempDir,
 }
 
@@ -112,7 +118,8 @@ impl World {
         transcript: Transcript,
     ) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("lsps2-async-").tempdir_in(parent)?;
-        let coins = [("payer", 1), ("payer-lsp", 1), ("lsp", story.lsp_coins)];
+        let payers_coins = u32::try_from(story.payer_channels_sat.len())?;
+        let coins = [("payer", payers_coins), ("payer-lsp", 1), ("lsp", story.lsp_coins)];
         fund(&chain, &folder, &coins).await?;
         let config = |name: &str| node_config(&folder, &chain, &transcript, name, any_port());
         let (lsp, payer_lsp, payer) = tokio::try_join!(
@@ -129,6 +136,7 @@ impl World {
             lsp: Some(lsp),
             recipient: None,
             others: Vec::new(),
+            ahead: Duration::ZERO,
             story,
             folder,
         };
@@ -141,14 +149,20 @@ impl World {
         payer.connect(payer_lsp.id(), payer_lsp.address()).await?;
         payer_lsp.connect(lsp.id(), lsp.address()).await?;
         let from = self.transcript.position();
-        payer.open_channel(payer_lsp.id(), PAYER_CHANNEL_SAT, false)?;
+        for capacity_sat in self.story.payer_channels_sat {
+            payer.open_channel(payer_lsp.id(), *capacity_sat, false)?;
+        }
         payer_lsp.open_channel(lsp.id(), LSP_CHANNEL_SAT, true)?;
-        for node in ["payer", "payer-lsp"] {
-            self.see(from, |e| e.node == node && broadcast_ok(e)).await?;
+        let payers = self.story.payer_channels_sat.len();
+        for (node, channels) in [("payer", payers), ("payer-lsp", 1)] {
+            self.see_times(channels, from, |e| e.node == node && broadcast_ok(e)).await?;
         }
         self.mine(6).await?;
-        for (node, peer) in [("payer", "payer-lsp"), ("payer-lsp", "lsp"), ("lsp", "payer-lsp")] {
-            self.see(from, |e| e.node == node && channel_is(e, "ready", peer)).await?;
+        let ends =
+            [("payer", "payer-lsp", payers), ("payer-lsp", "lsp", 1), ("lsp", "payer-lsp", 1)];
+        for (node, peer, channels) in ends {
+            let is_ready = |e: &Entry| e.node == node && channel_is(e, "ready", peer);
+            self.see_times(channels, from, is_ready).await?;
         }
         self.complete_gossip(from).await?;
         // The payer's route needs the announced channel, and its messages the LSP's address. The
@@ -259,6 +273,27 @@ impl World {
         }
     }
 
+    /// The LSP crashes: it writes nothing more. It is found at its address again after `start_lsp`.
+    pub async fn crash_lsp(&mut self) {
+        if let Some(lsp) = self.lsp.take() {
+            lsp.crash().await;
+        }
+    }
+
+    /// The recipient crashes: it writes nothing more.
+    pub async fn crash_recipient(&mut self) {
+        if let Some(recipient) = self.recipient.take() {
+            recipient.crash().await;
+        }
+    }
+
+    /// The payer crashes: it writes nothing more.
+    pub async fn crash_payer(&mut self) {
+        if let Some(payer) = self.payer.take() {
+            payer.crash().await;
+        }
+    }
+
     /// Starts the LSP from its folder, and waits for its channel to the payer's LSP.
     pub async fn start_lsp(&mut self) -> Result<&Lsp> {
         let from = self.transcript.position();
@@ -272,8 +307,19 @@ impl World {
     /// Stops the payer's LSP and starts it from its folder, at its address; waits for its channel to
     /// the recipient's LSP.
     pub async fn restart_payer_lsp(&mut self) -> Result<()> {
-        let config = self.config("payer-lsp", self.payer_lsp.address());
         self.payer_lsp.stop().await;
+        self.start_payer_lsp().await
+    }
+
+    /// The payer's LSP crashes, without a last write, and starts from its folder, at its address;
+    /// waits for its channel to the recipient's LSP.
+    pub async fn crash_and_restart_payer_lsp(&mut self) -> Result<()> {
+        self.payer_lsp.crash().await;
+        self.start_payer_lsp().await
+    }
+
+    async fn start_payer_lsp(&mut self) -> Result<()> {
+        let config = self.config("payer-lsp", self.payer_lsp.address());
         let from = self.transcript.position();
         self.payer_lsp = PayerLsp::start(config).await?;
         self.see(from, |e| e.node == "lsp" && is_wire(e, "channel_reestablish")).await?;
@@ -416,6 +462,21 @@ impl World {
         names
     }
 
+    /// Sets everybody's clock forward, also for those who start later. LDK's own, by which its LSPS2
+    /// service prunes leases, is the machine's.
+    pub fn pass(&mut self, time: Duration) {
+        self.ahead += time;
+        let clocks = [
+            self.payer.as_ref().map(|payer| payer.clock()),
+            Some(self.payer_lsp.clock()),
+            self.lsp.as_ref().map(|lsp| lsp.clock()),
+            self.recipient.as_ref().map(|recipient| recipient.clock()),
+        ];
+        for clock in clocks.into_iter().flatten() {
+            clock.advance(time);
+        }
+    }
+
     /// Waits until no HTLC is on its way between those who are online.
     pub async fn rest(&self) -> Result<()> {
         let rests = |node: Option<&node::Node>| node.is_none_or(node::Node::htlcs_rest);
@@ -432,6 +493,18 @@ impl World {
     /// Waits for an entry at `from` or later.
     pub async fn see(&self, from: u64, is_it: impl Fn(&Entry) -> bool) -> Result<Entry, NotSeen> {
         self.transcript.wait_for(from, PATIENCE, |e| is_it(e).then(|| e.clone())).await
+    }
+
+    /// Waits for so many entries at `from` or later.
+    pub async fn see_times(
+        &self,
+        times: usize,
+        from: u64,
+        is_it: impl Fn(&Entry) -> bool,
+    ) -> Result<(), NotSeen> {
+        let count = || self.transcript.since(from).iter().filter(|e| is_it(e)).count();
+        self.see(from, |_| count() >= times).await?;
+        Ok(())
     }
 
     /// Waits until the HTLC of a payment, or the payment itself, is in this state on that node.
@@ -473,7 +546,8 @@ impl World {
     }
 
     fn config(&self, name: &str, listen: SocketAddr) -> NodeConfig {
-        node_config(&self.folder, &self.chain, &self.transcript, name, listen)
+        let config = node_config(&self.folder, &self.chain, &self.transcript, name, listen);
+        NodeConfig { ahead: self.ahead, ..config }
     }
 
     /// The director says something: a fault that is made here, or what no message tells.
@@ -545,6 +619,7 @@ fn node_config(
         listen,
         chain: chain.clone(),
         transcript: transcript.clone(),
+        faults: Faults::default(),
         ahead: Duration::ZERO,
     }
 }

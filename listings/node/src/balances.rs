@@ -12,6 +12,7 @@ use lightning::ln::channel_state::{
 };
 use std::sync::{Arc, Mutex, OnceLock, RwLock, RwLockReadGuard, Weak};
 
+use crate::faults::Life;
 use crate::transcript::{ChannelBalance, Entry, Transcript, What};
 use crate::types::{ChainMonitor, ChannelManager};
 use crate::wallet::Wallet;
@@ -29,6 +30,7 @@ pub struct Purse {
     last: Mutex<Option<What>>,
     /// Held by whoever handles a message, until the message and what it changed are written down.
     handling: RwLock<()>,
+    life: Arc<Life>,
 }
 
 struct Parts {
@@ -39,7 +41,7 @@ struct Parts {
 
 impl Purse {
     /// The purse of this node. A node that starts again goes on where it stopped.
-    pub(crate) fn new(name: &str, transcript: &Transcript) -> Arc<Self> {
+    pub(crate) fn new(name: &str, transcript: &Transcript, life: Arc<Life>) -> Arc<Self> {
         let from = transcript.first_scene();
         let balances = |entry: &Entry| {
             let says = matches!(entry.what, What::Balances { .. });
@@ -51,6 +53,7 @@ impl Purse {
             parts: OnceLock::new(),
             last: Mutex::new(transcript.last(balances)),
             handling: RwLock::new(()),
+            life,
         });
         transcript.weigh_with_first_scene(&purse);
         purse
@@ -84,7 +87,7 @@ impl Purse {
         let Some(now) = self.parts.get().and_then(|parts| self.weight(parts, last.as_ref())) else {
             return;
         };
-        if unchanged_too || last.as_ref() != Some(&now) {
+        if !self.life.is_over() && (unchanged_too || last.as_ref() != Some(&now)) {
             self.transcript.record(&self.name, now.clone());
             *last = Some(now);
         }

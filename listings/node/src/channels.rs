@@ -1,6 +1,7 @@
 //! Ordinary channels: opening them, taking them, and telling the network about them.
 
 use anyhow::{Result, anyhow, ensure};
+use bitcoin::Transaction;
 use bitcoin::secp256k1::PublicKey;
 use lightning::ln::channel_state::{InboundHTLCStateDetails, OutboundHTLCStateDetails};
 use lightning::ln::msgs::SocketAddress;
@@ -91,8 +92,19 @@ impl Node {
     }
 
     /// Hands a transaction of our own to the chain.
-    pub(crate) fn broadcast_now(&self, transaction: bitcoin::Transaction) {
-        let _ = self.broadcaster.0.send((vec![transaction], "Funding".to_owned()));
+    pub(crate) fn broadcast_now(&self, transaction: Transaction) {
+        let _ = self.broadcaster.queue.send((vec![transaction], "Funding".to_owned()));
+    }
+
+    /// A transaction that takes the coins away from another one of this node's, or all coins it has,
+    /// and of which its wallet takes no note. For tests of a dishonest LSP, and of one whose coins
+    /// another program spends.
+    pub fn spend_elsewhere(&self, instead_of: Option<&Transaction>) -> Result<Transaction> {
+        let coins = match instead_of {
+            Some(transaction) => transaction.input.iter().map(|i| i.previous_output).collect(),
+            None => self.wallet.coins(),
+        };
+        self.wallet.spend_elsewhere(&coins)
     }
 
     /// Whether this node's router may use a channel between these two: LDK's looks at none before it

@@ -7,8 +7,10 @@
 mod assemble;
 mod balances;
 mod channels;
+mod disk;
 mod events;
 pub mod explain;
+pub mod faults;
 mod node;
 mod paths;
 mod peers;
@@ -25,5 +27,6 @@ pub mod recipient;
 
 pub use assemble::wallet_script;
 pub use channels::{Balances, ChannelBalance};
+pub use disk::Disk;
 pub use node::{Node, NodeConfig};
 pub use types::{ChannelManager, Clock, LiquidityManager};

@@ -31,10 +31,11 @@ use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 
 use crate::assemble::read_or_make_secret;
 use crate::events::scid;
+use crate::faults::points;
 use crate::node::{Node, NodeConfig, Role, Setup};
 use crate::transcript::{HtlcState, What};
 use crate::types::{ChannelManager, Lsps2Service, Store};
@@ -117,6 +118,7 @@ struct LspRole {
     mailbox: Mutex<Mailbox<Store>>,
     opens_held: AtomicBool,
     forwards_held: AtomicBool,
+    events_held: watch::Sender<bool>,
 }
 
 impl std::ops::Deref for Lsp {
@@ -152,6 +154,7 @@ impl Lsp {
             mailbox: Mutex::new(Mailbox::load(store, policy.mailbox).await?),
             opens_held: AtomicBool::new(false),
             forwards_held: AtomicBool::new(false),
+            events_held: watch::Sender::new(false),
             node: node.clone(),
         });
         role.report_unreadable().await;
@@ -191,6 +194,12 @@ impl Lsp {
     /// may happen between the opening and the forward.
     pub fn hold_forwards(&self, hold: bool) {
         self.role.forwards_held.store(hold, Ordering::Release);
+    }
+
+    /// Whether LDK's events wait, as at an LSP whose disk is slow; messages do not. For tests of what
+    /// may happen before an event is handled.
+    pub fn hold_events(&self, hold: bool) {
+        self.role.events_held.send_replace(hold);
     }
 }
 
@@ -241,6 +250,7 @@ impl LspRole {
     // Step 5: an HTLC arrives for an intercept SCID.
 
     async fn on_intercepted(&self, htlc: InterceptedHtlc) -> Result<(), ReplayEvent> {
+        self.node.point(points::HTLC_INTERCEPTED);
         let (hash, msat) = (Some(htlc.payment_hash), htlc.expected_outbound_amount_msat);
         if self.skims_again(&htlc) {
             return Ok(());
@@ -298,7 +308,9 @@ impl LspRole {
     }
 
     async fn open(&self, plan: OpenPlan) {
+        self.node.point(points::BEFORE_OPEN);
         let created = plan.create(&*self.node.channel_manager, &self.node.user_config);
+        self.node.point(points::AFTER_CREATE_CHANNEL);
         match created {
             Ok(id) => self.node.note_channel("opening", id, &plan.counterparty, None),
             Err(error) => {
@@ -329,6 +341,7 @@ impl LspRole {
     ) {
         let funded = match self.node.wallet.pay(&script, value) {
             Ok(tx) => {
+                self.node.point(points::BEFORE_FUNDING);
                 let mut desk = self.desk.lock().await;
                 let funded =
                     desk.fund(self.lsps2(), user_channel_id, channel_id, peer, tx.clone()).await;
@@ -339,6 +352,7 @@ impl LspRole {
             }
             Err(error) => Err(format!("{error:#}")),
         };
+        self.node.point(points::AFTER_FUNDING);
         if let Err(reason) = funded {
             self.give_up_open(user_channel_id, peer, reason.clone()).await;
             self.node.refuse_channel(channel_id, &peer, reason);
@@ -396,11 +410,13 @@ impl LspRole {
         }
         let now = self.node.now();
         let mut desk = self.desk.lock().await;
+        self.node.point(points::BEFORE_FORWARD);
         let outcome =
             desk.channel_ready(self.lsps2(), user_channel_id, channel_id, &peer, now).await;
         let outcome = outcome.map_err(replay)?;
         if let ChannelOutcome::Open(_) = &outcome {
             self.forward_now();
+            self.node.point(points::AFTER_FORWARD);
         }
         if let Some(record) = self.table.by_user_channel_id(user_channel_id) {
             self.note_outcome(record.scid, &outcome);
@@ -736,6 +752,7 @@ fn replay(_: JitTableError) -> ReplayEvent {
 
 impl Role for LspRole {
     async fn on_event(&self, event: Event) -> Result<(), ReplayEvent> {
+        let _ = self.events_held.subscribe().wait_for(|held| !*held).await;
         self.node.note(&event);
         match event {
             // Look the SCID up in the table of what was sold. Then `htlc_intercepted`, which opens a
@@ -826,6 +843,7 @@ impl Role for LspRole {
             } => {
                 let now = self.node.now();
                 let mut desk = self.desk.lock().await;
+                self.node.point(points::BEFORE_FEE_BOOKED);
                 let outcome = desk
                     .payment_forwarded(
                         self.lsps2(),

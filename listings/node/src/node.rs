@@ -28,7 +28,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 
 use crate::assemble::{BumpHandler, Ground, Synced, ToBroadcast};
 use crate::faults::Faults;
@@ -123,6 +123,8 @@ struct Runtime {
     sync: Option<Synced>,
     tasks: JoinSet<()>,
     processor: Option<JoinHandle<()>>,
+    /// Cuts LDK's loop off where it stands.
+    cut: Option<AbortHandle>,
 }
 
 impl Node {
@@ -202,6 +204,7 @@ impl Node {
                 sync: Some(sync),
                 tasks: JoinSet::new(),
                 processor: None,
+                cut: None,
             }),
         }))
     }
@@ -213,6 +216,7 @@ impl Node {
         let to_broadcast = runtime.to_broadcast.take().expect("a node runs once");
         let sync = runtime.sync.take().expect("a node runs once");
         let processor = tokio::spawn(self.clone().process_events(role.clone()));
+        runtime.cut = Some(processor.abort_handle());
         let processor = tokio::spawn(self.clone().watch_over(processor));
         runtime.processor = Some(processor);
         let tasks = &mut runtime.tasks;
@@ -228,7 +232,7 @@ impl Node {
     /// A node whose loop has died looks alive and keeps nothing: it goes off line instead.
     async fn watch_over(self: Arc<Self>, processor: JoinHandle<()>) {
         let ended = processor.await;
-        if !*self.closing.borrow() {
+        if !*self.closing.borrow() && !self.pen.life.is_over() {
             eprintln!("{}: LDK's loop has ended, so this node stops: {ended:?}", self.pen.name);
             self.stopping.send_replace(true);
             self.peer_manager.disconnect_all_peers();
@@ -324,6 +328,9 @@ impl Node {
     }
 
     async fn broadcast_package(&self, transactions: Vec<Transaction>, purpose: String) {
+        if self.pen.life.is_over() {
+            return;
+        }
         let error = self.chain.broadcast(&transactions).await.err();
         // A chain that was away is asked again at the next block; what it refused is not ours.
         let sent = !matches!(error, Some(BroadcastError::Rejected { .. }));
@@ -396,6 +403,40 @@ impl Node {
         self.pen.purse.weigh();
         self.pen.write(What::Stopped);
         self.runtime.lock().unwrap().lock.take();
+    }
+
+    /// Ends the node as a crash does, as nearly as it can among others in one process: from now on
+    /// nothing of it reaches the disk, a peer, the chain or the transcript, and no last state is
+    /// written. When this returns, its folder may be started again.
+    pub async fn crash(&self) {
+        self.pen.life.end();
+        let (mut tasks, processor) = {
+            let mut runtime = self.runtime.lock().unwrap();
+            if let Some(cut) = runtime.cut.take() {
+                cut.abort();
+            }
+            (std::mem::take(&mut runtime.tasks), runtime.processor.take())
+        };
+        // Those that are no task of this node's own end with it, too.
+        self.stopping.send_replace(true);
+        tasks.shutdown().await;
+        if let Some(processor) = processor {
+            let _ = processor.await;
+        }
+        self.peer_manager.disconnect_all_peers();
+        self.pen.life.settled().await;
+        self.pen.transcript.record(&self.pen.name, What::Stopped);
+        self.runtime.lock().unwrap().lock.take();
+    }
+
+    /// The faults this node was started with: they may be armed at any time.
+    pub fn faults(&self) -> &Faults {
+        self.pen.life.faults()
+    }
+
+    /// The node passes one of the points at which a test may have it die.
+    pub(crate) fn point(&self, point: &str) {
+        self.pen.life.point(point);
     }
 
     /// This node's id.

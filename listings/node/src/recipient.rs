@@ -32,6 +32,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use crate::events::scid;
+use crate::faults::points;
 use crate::node::{Node, NodeConfig, Role, Setup};
 use crate::transcript::{HtlcState, What};
 
@@ -57,6 +58,8 @@ struct RecipientRole {
     node: Arc<Node>,
     claim_policy: ClaimPolicy,
     negotiations: Mutex<Vec<Purchase>>,
+    /// Payments that wait to be judged, while a test holds them.
+    held_claims: Mutex<Option<Vec<Claimable>>>,
 }
 
 struct Purchase {
@@ -88,6 +91,7 @@ impl Recipient {
             node: node.clone(),
             claim_policy: policy.claim,
             negotiations: Mutex::default(),
+            held_claims: Mutex::default(),
         });
         role.set_skimming();
         node.run(role.clone());
@@ -171,6 +175,25 @@ impl Recipient {
         ready.await.map_err(|_| {
             anyhow!("no offer: buy a lease with `lease` and take the LSP's paths with `use-paths`")
         })
+    }
+
+    /// From now on, payments wait to be judged, as in a wallet that asks its user first. For tests of
+    /// what may happen in between.
+    pub fn hold_claims(&self) {
+        *self.role.held_claims.lock().unwrap() = Some(Vec::new());
+    }
+
+    /// Judges what has waited, and from now on all else at once.
+    ///
+    /// # Errors
+    /// If the disk does not take a lease that is spent.
+    pub async fn judge_held_claims(&self) -> Result<()> {
+        let held = self.role.held_claims.lock().unwrap().take();
+        for payment in held.unwrap_or_default() {
+            let judged = self.role.on_claimable(payment).await;
+            judged.map_err(|_| anyhow!("the lease cannot be written"))?;
+        }
+        Ok(())
     }
 
     /// All leases ever bought.
@@ -346,6 +369,10 @@ impl RecipientRole {
 
     /// The guard. Nothing is claimed that skims more than was agreed, or skims twice.
     async fn on_claimable(&self, payment: Claimable) -> Result<(), ReplayEvent> {
+        if let Some(held) = &mut *self.held_claims.lock().unwrap() {
+            held.push(payment);
+            return Ok(());
+        }
         let peers = self.peers_of(&payment.channels);
         let bolt11 = lease_metadata(&payment.purpose, payment.onion_fields.as_ref());
         let arrival = Arrival {
@@ -383,8 +410,10 @@ impl RecipientRole {
         lease: LeaseId,
         consumption: Consumption,
     ) -> Result<(), ReplayEvent> {
+        self.node.point(points::BEFORE_CONSUMED);
         match self.node.leases.consume(&lease, consumption).await {
             Ok(()) => {
+                self.node.point(points::AFTER_CONSUMED);
                 let detail = json!({ "skimmed_fee_msat": payment.skimmed_fee_msat });
                 self.note_lease("consumed", &lease, detail);
                 self.claim(payment);
@@ -436,7 +465,10 @@ impl RecipientRole {
 
     fn claim(&self, payment: &Claimable) {
         match payment.preimage() {
-            Some(preimage) => self.node.channel_manager.claim_funds(preimage),
+            Some(preimage) => {
+                self.node.channel_manager.claim_funds(preimage);
+                self.node.point(points::AFTER_CLAIM_FUNDS);
+            }
             None => self.fail_back(payment, "LDK does not know the preimage".to_owned()),
         }
     }

@@ -25,6 +25,7 @@ mod unhandled;
 
 use crate::balances::Purse;
 use crate::explain;
+use crate::faults::Life;
 use crate::transcript::{Transcript, What};
 
 /// Where a node's taps write to.
@@ -40,12 +41,16 @@ pub struct Pen {
     pub channel_announced: Arc<Notify>,
     /// What the node owns.
     pub(crate) purse: Arc<Purse>,
+    /// Whether the node is alive.
+    pub(crate) life: Arc<Life>,
 }
 
 impl Pen {
     /// Writes what this node saw.
     pub fn write(&self, what: What) {
-        self.transcript.record(&self.name, what);
+        if !self.life.is_over() {
+            self.transcript.record(&self.name, what);
+        }
     }
 
     /// Writes a message that has arrived and is handled next.
@@ -135,6 +140,9 @@ impl<H> Tap<H> {
 impl<H: BaseMessageHandler> BaseMessageHandler for Tap<H> {
     fn get_and_clear_pending_msg_events(&self) -> Vec<MessageSendEvent> {
         let events = self.inner.get_and_clear_pending_msg_events();
+        if self.pen.life.is_over() {
+            return Vec::new();
+        }
         for event in &events {
             if let MessageSendEvent::SendGossipTimestampFilter { node_id, msg } = event {
                 let size = self.pen.size("gossip_timestamp_filter", msg);
@@ -184,7 +192,8 @@ impl<H: CustomMessageHandler<CustomMessage = RawLSPSMessage>> CustomMessageHandl
         self.inner.handle_custom_message(msg, peer)
     }
     fn get_and_clear_pending_msg(&self) -> Vec<(PublicKey, RawLSPSMessage)> {
-        self.inner.get_and_clear_pending_msg()
+        let messages = self.inner.get_and_clear_pending_msg();
+        if self.pen.life.is_over() { Vec::new() } else { messages }
     }
     fn peer_disconnected(&self, peer: PublicKey) {
         let name = self.pen.transcript.name_of(&peer);

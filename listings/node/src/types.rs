@@ -163,6 +163,9 @@ pub struct Broadcaster {
 
 impl BroadcasterInterface for Broadcaster {
     fn broadcast_transactions(&self, txs: &[(&Transaction, TransactionType)]) {
+        if self.life.is_over() {
+            return;
+        }
         let purpose = txs.first().map(|(_, purpose)| name_of(purpose)).unwrap_or_default();
         let txs = txs.iter().map(|(tx, _)| (*tx).clone()).collect();
         // Fails only while the node stops; LDK broadcasts again after the restart.

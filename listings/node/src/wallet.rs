@@ -22,15 +22,16 @@ use lightning::io::{self, ErrorKind};
 use lightning::sign::ChangeDestinationSource;
 use lightning::util::persist::KVStoreSync;
 use lightning::util::wallet_utils::{Utxo, WalletSourceSync};
-use lightning_persister::fs_store::v1::FilesystemStore;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
+
+use crate::types::Store;
 
 /// The fee rate of every on-chain transaction here: a little above the relay minimum.
 const FEE_RATE: FeeRate = FeeRate::from_sat_per_kwu(500);
 
 /// Keeps BDK's change set as one value.
-struct WalletStore(Arc<FilesystemStore>);
+struct WalletStore(Store);
 
 const NAMESPACE: &str = "wallet";
 const KEY: &str = "change_set";
@@ -85,7 +86,7 @@ impl State {
 
 impl Wallet {
     /// Opens the wallet of `seed`, or makes it.
-    pub fn open(seed: &[u8; 32], store: Arc<FilesystemStore>) -> Result<Self> {
+    pub fn open(seed: &[u8; 32], store: Store) -> Result<Self> {
         let key = Xpriv::new_master(Network::Regtest, seed)?;
         let (external, internal) =
             (Bip84(key, KeychainKind::External), Bip84(key, KeychainKind::Internal));
@@ -170,6 +171,42 @@ impl Wallet {
             }
         }
         state.save().expect("the disk takes the wallet");
+    }
+
+    /// A transaction that spends these coins of this wallet back to it, for a high fee, and of which
+    /// the wallet takes no note: what somebody else with the same keys, or a dishonest owner, may do.
+    pub(crate) fn spend_elsewhere(&self, coins: &[OutPoint]) -> Result<Transaction> {
+        let script = self.script()?;
+        let state = self.state.lock().unwrap();
+        let output = |coin: &OutPoint| {
+            let transaction = state.wallet.get_tx(coin.txid)?.tx_node.tx;
+            transaction.output.get(coin.vout as usize).cloned()
+        };
+        let spent: Option<Vec<TxOut>> = coins.iter().map(output).collect();
+        let spent = spent.context("not all of these are coins of this wallet")?;
+        let worth: Amount = spent.iter().map(|output| output.value).sum();
+        let left = worth.checked_sub(Amount::from_sat(100_000)).context("too little")?;
+        let mut psbt = Psbt::from_unsigned_tx(Transaction {
+            version: bitcoin::transaction::Version::TWO,
+            lock_time: bitcoin::absolute::LockTime::ZERO,
+            input: coins
+                .iter()
+                .map(|coin| bitcoin::TxIn { previous_output: *coin, ..Default::default() })
+                .collect(),
+            output: vec![TxOut { value: left, script_pubkey: script }],
+        })?;
+        for (input, output) in psbt.inputs.iter_mut().zip(spent) {
+            input.witness_utxo = Some(output);
+        }
+        ensure!(state.sign(&mut psbt)?, "these are not all coins of this wallet");
+        Ok(psbt.extract_tx_unchecked_fee_rate())
+    }
+
+    /// The confirmed coins of this wallet, taken or not.
+    pub(crate) fn coins(&self) -> Vec<OutPoint> {
+        let state = self.state.lock().unwrap();
+        let unspent = state.wallet.list_unspent();
+        unspent.filter(|o| o.chain_position.is_confirmed()).map(|o| o.outpoint).collect()
     }
 
     /// Notes that a transaction is on its way to the chain: its change can be spent.
@@ -262,8 +299,10 @@ fn signers(template: &Bip84<Xpriv>) -> Result<SignersContainer> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::Disk;
     use lightning_block_sync::{BlockData, BlockSource};
     use regtest::Chain;
+    use std::sync::Arc;
 
     async fn mine(chain: &Chain, wallet: &Wallet, blocks: u32, script: &Script) {
         let before = chain.height().await.unwrap();
@@ -279,7 +318,7 @@ mod tests {
 
     /// A wallet with one coin of 50 bitcoin.
     async fn one_coin(folder: &tempfile::TempDir) -> (Chain, Wallet) {
-        let store = Arc::new(FilesystemStore::new(folder.path().to_owned()));
+        let store = Arc::new(Disk::plain(folder.path()));
         let (chain, wallet) = (Chain::embedded(), Wallet::open(&[7; 32], store).unwrap());
         let script = wallet.script().unwrap();
         mine(&chain, &wallet, 1, &script).await;
@@ -331,7 +370,7 @@ mod tests {
         let (script, balance) = (wallet.script().unwrap(), wallet.balance());
         wallet.pay(&script, Amount::from_sat(100_000)).unwrap();
         drop(wallet);
-        let store = Arc::new(FilesystemStore::new(folder.path().to_owned()));
+        let store = Arc::new(Disk::plain(folder.path()));
         let wallet = Wallet::open(&[7; 32], store).unwrap();
         assert_eq!(wallet.best_block().height, 101);
         assert!(balance.0 > 0);

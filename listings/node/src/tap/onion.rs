@@ -20,7 +20,8 @@ impl<H: OnionMessageHandler> OnionMessageHandler for Tap<H> {
         self.inner.handle_onion_message(peer, msg)
     }
     fn next_onion_message_for_peer(&self, peer: PublicKey) -> Option<OnionMessage> {
-        self.inner.next_onion_message_for_peer(peer)
+        let message = self.inner.next_onion_message_for_peer(peer);
+        message.filter(|_| !self.pen.life.is_over())
     }
     fn timer_tick_occurred(&self) {
         self.inner.timer_tick_occurred()
