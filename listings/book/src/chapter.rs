@@ -9,8 +9,8 @@ use pulldown_cmark::{BrokenLink, CowStr, Event, Options, Parser};
 use crate::fences::{Part, parts};
 use crate::listing;
 use crate::{
-    Desk, Shown, claims, diagram, events, excerpt, facts, fees, flags, html, ledger, numbers,
-    player,
+    Desk, Shown, claims, diagram, entries, events, excerpt, facts, fees, flags, html, ledger,
+    numbers, player, scenarios,
 };
 
 /// The languages a fence may have.
@@ -27,8 +27,17 @@ impl Desk {
         self.markdown(&file, &chapter.content);
         let mut out = String::with_capacity(chapter.content.len() * 2);
         let mut role = None;
+        let mut layout = entries::is_page(&page).then(entries::Layout::default);
         for part in parts(&file, &chapter.content, &mut self.problems) {
+            if let Some(layout) = &mut layout {
+                let lines = match part {
+                    Part::Prose { line, text } => layout.line(line, text),
+                    _ => layout.pause(),
+                };
+                self.several(&page, &lines, &mut out);
+            }
             match part {
+                Part::Prose { .. } if layout.is_some() => {}
                 Part::Prose { line, text } => {
                     let text = self.inline(&page, line, text);
                     out.push_str(&text);
@@ -56,6 +65,9 @@ impl Desk {
                     }
                 }
             }
+        }
+        if let Some(layout) = &mut layout {
+            self.several(&page, &layout.pause(), &mut out);
         }
         if let Some(line) = role {
             self.problems.add(&file, line, "this role block is never ended");
@@ -154,6 +166,21 @@ impl Desk {
                 let player = self.players.get(&excerpt.recording);
                 Ok(excerpt.html(player.map(String::as_str)))
             }
+            "index" => {
+                let events = events::names(&self.sources)?;
+                let stock = entries::Stock {
+                    entries: &self.entries,
+                    titles: &self.titles,
+                    recordings: &self.recordings,
+                    events: &events,
+                };
+                let index = entries::index(&stock, argument)?;
+                Ok(self.lines(page, line, &index))
+            }
+            "scenarios" => {
+                let table = scenarios::table(&scenarios::scenarios(&self.root)?, &self.ids)?;
+                Ok(self.lines(page, line, &table))
+            }
             "role" => role(argument),
             "endrole" => Ok("</div>\n".to_owned()),
             "claims" => {
@@ -199,6 +226,14 @@ impl Desk {
             return Err(format!("{path} is empty"));
         }
         Ok(listing::output(name, language, text.trim_end()))
+    }
+
+    /// Several lines of Markdown, each with its number.
+    fn several(&mut self, page: &str, lines: &[(usize, String)], out: &mut String) {
+        for (line, text) in lines {
+            out.push_str(&self.inline(page, *line, text));
+            out.push('\n');
+        }
     }
 
     /// Several lines of Markdown that a directive made.

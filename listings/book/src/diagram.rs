@@ -30,6 +30,14 @@ pub(crate) fn figure(
     drawn(&recording, &choice)
 }
 
+/// The recording and the scenes that a diagram draws; no scene means all of them.
+///
+/// # Errors
+/// If the argument is not what [`figure`] takes.
+pub(crate) fn scenes(argument: &str) -> Result<(&str, Vec<&str>), String> {
+    asked(argument).map(|(name, choice)| (name, choice.scenes))
+}
+
 fn asked(argument: &str) -> Result<(&str, Choice<'_>), String> {
     let mut choice = Choice::default();
     let argument = match argument.split_once('"') {

@@ -4,6 +4,7 @@
 //! `on_common_event`, where it has one; an arm with neither is a problem. As the compiler holds the
 //! matches complete, so are the tables.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
 
@@ -98,6 +99,18 @@ pub(crate) fn table(sources: &Sources, role: &str) -> Result<String, String> {
         let _ = writeln!(out, "| {} | {answer} |", links.join(", "));
     }
     Ok(out)
+}
+
+/// The names of all events that the nodes of this book can meet.
+pub(crate) fn names(sources: &Sources) -> Result<BTreeSet<String>, String> {
+    let mut names = BTreeSet::new();
+    for role in ["recipient", "lsp", "payer", "payer_lsp"] {
+        let (own, liquidity) = matches_of(role).ok_or_else(|| format!("no role `{role}`"))?;
+        for of in [Some(own), liquidity].into_iter().flatten() {
+            names.extend(arms(sources, &of)?.into_iter().flat_map(|arm| arm.variants));
+        }
+    }
+    Ok(names)
 }
 
 fn unanswered(of: &Match, variants: &[String]) -> String {

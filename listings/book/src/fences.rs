@@ -14,9 +14,22 @@ pub(crate) enum Part<'a> {
 }
 
 /// What a directive alone on a line may be; others stand inside a line.
-const BLOCKS: [&str; 13] = [
-    "slice", "output", "events", "flags", "role", "endrole", "claims", "naive", "diagram",
-    "ledger", "player", "fees", "excerpt",
+const BLOCKS: [&str; 15] = [
+    "slice",
+    "output",
+    "events",
+    "flags",
+    "role",
+    "endrole",
+    "claims",
+    "naive",
+    "diagram",
+    "ledger",
+    "player",
+    "fees",
+    "excerpt",
+    "index",
+    "scenarios",
 ];
 
 /// The parts of a chapter, and problems with its fences.

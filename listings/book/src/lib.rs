@@ -7,6 +7,7 @@
 mod chapter;
 mod claims;
 mod diagram;
+mod entries;
 mod events;
 mod excerpt;
 mod facts;
@@ -22,17 +23,20 @@ mod pages;
 mod player;
 mod problems;
 mod recordings;
+mod scenarios;
 mod sources;
 
 pub use claims::{Claim, Ledger, Naive, SourceLine, SpecClause, Status, lines_of_ldk};
 pub use facts::{Dated, Versions, dates_in};
 pub use problems::{Problem, Problems};
+pub use scenarios::{Scenario, scenarios};
 pub use sources::{Place, Sources};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use entries::Entry;
 use mdbook_preprocessor::book::{Book, Chapter};
 use mdbook_preprocessor::{Preprocessor, PreprocessorContext};
 use recordings::Recordings;
@@ -87,6 +91,9 @@ pub fn check(root: &Path) -> Result<(Problems, Vec<Shown>)> {
     }
     desk.expand(&mut book);
     desk.unused();
+    for problem in desk.unfinished.iter() {
+        eprintln!("unfinished: {problem}");
+    }
     Ok((desk.problems, desk.shown))
 }
 
@@ -98,11 +105,17 @@ struct Desk {
     versions: Versions,
     recordings: Recordings,
     problems: Problems,
+    /// What entries lack.
+    unfinished: Problems,
     shown: Vec<Shown>,
     /// Each chapter's file and title, in reading order.
     titles: Vec<(String, String)>,
     /// Recording to the page that plays it.
     players: BTreeMap<String, String>,
+    /// What can fail, in reading order.
+    entries: Vec<Entry>,
+    /// The ids of each chapter's headings.
+    ids: BTreeMap<String, BTreeSet<String>>,
     /// Claim id to the chapters that make it, in reading order.
     made: BTreeMap<String, Vec<String>>,
 }
@@ -120,9 +133,12 @@ impl Desk {
             versions,
             recordings: Recordings::new(root),
             problems,
+            unfinished: Problems::default(),
             shown: Vec::new(),
             titles: Vec::new(),
             players: BTreeMap::new(),
+            entries: Vec::new(),
+            ids: BTreeMap::new(),
             made: BTreeMap::new(),
         }
     }
@@ -142,6 +158,7 @@ impl Desk {
                 line.trim().strip_prefix("{{#player ")?.strip_suffix("}}").map(str::trim)
             });
             self.players.extend(played.map(|name| (name.to_owned(), page.clone())));
+            self.look_ahead(&path.to_string_lossy(), &chapter.content);
         }
         // The ledger's page tells where each claim is made, so it comes after all others.
         let mut late = Vec::new();
@@ -159,6 +176,27 @@ impl Desk {
         });
         self.ledger.check(&self.sources, &self.made, &mut self.problems);
         pages::append(book, &self.sources, &mut self.problems);
+    }
+
+    /// What other chapters have to know of a chapter.
+    fn look_ahead(&mut self, page: &str, text: &str) {
+        let ids = self.ids.entry(page.to_owned()).or_default();
+        for part in fences::parts(page, text, &mut Problems::default()) {
+            if let fences::Part::Prose { text, .. } = part
+                && let Some((level, title)) = text.split_once(' ')
+                && !level.is_empty()
+                && level.bytes().all(|c| c == b'#')
+            {
+                ids.insert(entries::id_of(title));
+            }
+        }
+        if entries::is_page(page) {
+            let read = entries::read(page, text, &mut self.problems);
+            for entry in &read {
+                entry.check(&mut self.unfinished);
+            }
+            self.entries.extend(read);
+        }
     }
 
     fn unused(&mut self) {
