@@ -62,3 +62,5 @@ pub mod skim;
 pub mod static_invoices;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod unguarded;
