@@ -246,11 +246,28 @@ impl World {
         self.others.push(payer);
     }
 
-    /// Stops the recipient: it is offline.
+    /// Stops the recipient: it is offline, and its LSP knows. Otherwise the LSP would forward to it
+    /// what it drops for somebody who is away.
     pub async fn stop_recipient(&mut self) {
         if let Some(recipient) = self.recipient.take() {
             recipient.stop().await;
+            if self.lsp.is_some() {
+                let gone = |_: &Entry| !self.is_connected("lsp", "recipient");
+                self.see(0, gone).await.expect("the LSP sees that its client is gone");
+            }
         }
+    }
+
+    /// Whether the last that a node said of this peer is that it is connected.
+    fn is_connected(&self, node: &str, to: &str) -> bool {
+        let said = self.transcript.last(|e| match &e.what {
+            _ if e.node != node => None,
+            What::Connected { peer } if peer == to => Some(true),
+            What::Disconnected { peer } if peer == to => Some(false),
+            What::Started { .. } | What::Stopped => Some(false),
+            _ => None,
+        });
+        said.unwrap_or(false)
     }
 
     /// Starts the payer from its folder.
