@@ -83,7 +83,7 @@ impl Transcript {
     }
 
     /// Hands over the keys of a node that starts.
-    pub(crate) fn lend_keys(&self, name: &str, keys: &Arc<KeysManager>) {
+    pub fn lend_keys(&self, name: &str, keys: &Arc<KeysManager>) {
         if let Some(all) = &self.inner.keys {
             all.lock().unwrap().insert(name.to_owned(), keys.clone());
         }
