@@ -11,7 +11,8 @@
 //! 5. [`lsp`]: the LSP detects it and opens a just-in-time channel before forwarding.
 //!
 //! [`claim`] is the guard at the end: it lets the recipient release the preimage only for a fee
-//! that was agreed, once. [`bolt11`] is the shorter way of a wallet that is online: plain LSPS2.
+//! that was agreed, once. [`hold`] says how long the recipient may stay away. [`bolt11`] is the
+//! shorter way of a wallet that is online: plain LSPS2.
 //!
 //! Nothing here opens a socket, reads a clock or spawns a task: time is passed in as seconds since
 //! the Unix epoch ([`core::time::Duration`]) and storage is LDK's [`KVStore`].
@@ -20,6 +21,7 @@
 
 pub mod bolt11;
 pub mod claim;
+pub mod hold;
 pub mod lease;
 pub mod lsp;
 pub mod metadata;

@@ -28,7 +28,7 @@ use crate::lease::{ActiveLeases, Lease};
 use crate::metadata::LeaseMetadata;
 
 /// bLIP-52 asks the client for a final CLTV delta two blocks above its usual minimum.
-const BLIP52_EXTRA_FINAL_BLOCKS: u16 = 2;
+pub(crate) const BLIP52_EXTRA_FINAL_BLOCKS: u16 = 2;
 
 /// All bitcoin, in msat: LDK builds no path for an HTLC that must be larger.
 const ALL_BITCOIN_MSAT: u64 = 21_000_000 * 100_000_000 * 1_000;
