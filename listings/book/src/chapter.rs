@@ -10,7 +10,7 @@ use crate::fences::{Part, parts};
 use crate::listing;
 use crate::{
     Desk, Shown, claims, diagram, entries, events, excerpt, facts, fees, flags, html, ledger,
-    numbers, player, scenarios,
+    numbers, player, scenarios, traps,
 };
 
 /// The languages a fence may have.
@@ -185,6 +185,10 @@ impl Desk {
             "endrole" => Ok("</div>\n".to_owned()),
             "claims" => {
                 let text = claims::page(&self.ledger, &self.made, &self.titles, &self.versions);
+                Ok(self.lines(page, line, &text))
+            }
+            "traps" => {
+                let text = traps::sections(&self.root)?;
                 Ok(self.lines(page, line, &text))
             }
             "naive" => {

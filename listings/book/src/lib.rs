@@ -25,12 +25,14 @@ mod problems;
 mod recordings;
 mod scenarios;
 mod sources;
+mod traps;
 
 pub use claims::{Claim, Ledger, Naive, SourceLine, SpecClause, Status, lines_of_ldk};
 pub use facts::{Dated, Versions, dates_in};
 pub use problems::{Problem, Problems};
 pub use scenarios::{Scenario, scenarios};
 pub use sources::{Place, Sources};
+pub use traps::{Trap, traps};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
