@@ -255,15 +255,17 @@ pub(crate) const OVERFLOW: &str = "
     }
     return wide;";
 
-/// axe-core's serious and critical findings.
+/// axe-core's serious and critical findings; with an argument, those of that rule.
 pub(crate) const ACCESSIBLE: &str = "
-    const done = arguments[0];
-    axe.run(document, { resultTypes: ['violations'] }).then(
+    const done = arguments[arguments.length - 1];
+    const rules = arguments.length > 1 ? { runOnly: [arguments[0]] } : {};
+    axe.run(document, { resultTypes: ['violations'], ...rules }).then(
         (found) => done(found.violations.filter((v) => v.impact === 'serious' || v.impact === 'critical')
             .map((v) => v.id + ': ' + v.nodes.length + ' × ' + v.nodes[0].target + ' ' + v.nodes[0].failureSummary.slice(0, 300))),
         (error) => done(['axe: ' + error]));";
 
-/// Every page at one width and in one scheme.
+/// Every page at one width and in one scheme. In the dark one only colours are other, so only what
+/// depends on them is looked at again.
 async fn every_page(screen: Screen, scheme: &str) {
     let Some(browser) = Browser::open().await else { return };
     browser.at(screen).await;
@@ -275,7 +277,8 @@ async fn every_page(screen: Screen, scheme: &str) {
         let overflow = browser.eval(OVERFLOW).await;
         found.extend(texts(&overflow));
         browser.eval(axe().unwrap()).await;
-        let violations = browser.client.execute_async(ACCESSIBLE, Vec::new()).await.unwrap();
+        let rules = if scheme == "dark" { vec![json!("color-contrast")] } else { Vec::new() };
+        let violations = browser.client.execute_async(ACCESSIBLE, rules).await.unwrap();
         found.extend(texts(&violations));
         wrong.extend(found.into_iter().map(|what| format!("{page}: {what}")));
     }
