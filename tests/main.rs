@@ -6,6 +6,7 @@ mod browser;
 mod chains;
 mod command;
 mod facts;
+mod failures;
 mod fees;
 mod flags;
 mod flow;

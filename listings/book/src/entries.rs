@@ -135,6 +135,12 @@ fn point(line: &str) -> Option<(&str, &str)> {
     Some((label, text.trim()))
 }
 
+/// With a capital letter, unless it begins with code.
+pub(crate) fn capital(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+}
+
 /// Whether a line is nothing but tests.
 fn is_tests(line: &str) -> bool {
     let mut rest = line.trim();

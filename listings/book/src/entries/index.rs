@@ -8,7 +8,7 @@ use std::fmt::Write;
 
 use recording::entry::What;
 
-use super::{Entry, Label};
+use super::{Entry, Label, capital};
 use crate::diagram;
 use crate::recordings::Recordings;
 
@@ -341,12 +341,6 @@ fn brief(text: &str) -> String {
         true => text.to_owned(),
         false => text[..end].to_owned(),
     }
-}
-
-/// With a capital letter, unless it begins with code.
-fn capital(text: &str) -> String {
-    let mut letters = text.chars();
-    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
 #[cfg(test)]

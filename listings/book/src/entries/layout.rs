@@ -1,6 +1,6 @@
 //! The points of an entry as a table of two columns: who, and what.
 
-use super::{Label, is_tests, point};
+use super::{Label, capital, is_tests, point};
 
 /// Turns the lines of an entry page into those that are rendered. A list of points becomes a
 /// description list, with the tests, which stand above it, as its last row.
@@ -24,7 +24,7 @@ impl Layout {
             });
             self.inside = true;
             out.push((line, opening(label)));
-            out.push((line, said.to_owned()));
+            out.push((line, capital(said)));
         } else if self.inside && text.starts_with("  ") {
             out.push((line, text[2..].to_owned()));
         } else if text.starts_with('#') {

@@ -108,7 +108,7 @@ fn points_become_rows_and_tests_the_last_of_them() {
     assert!(html.starts_with("## Nothing comes, and `Ok(())`\n"), "{html}");
     assert!(
         html.contains(
-            "<div class=\"node\"><dt>LSP, recipient</dt><dd>\n\nsilence, and\nnothing else.\n"
+            "<div class=\"node\"><dt>LSP, recipient</dt><dd>\n\nSilence, and\nnothing else.\n"
         ),
         "{html}"
     );
@@ -116,7 +116,7 @@ fn points_become_rows_and_tests_the_last_of_them() {
     assert!(!rows.contains("{{#test") && tests.matches("{{#test").count() == 2, "{html}");
     assert_eq!(html.matches("<dl").count(), html.matches("</dl>").count());
     assert_eq!(html.matches("<div").count(), html.matches("</div>").count());
-    assert!(lines.contains(&(7, "silence, and".to_owned())), "{lines:?}");
+    assert!(lines.contains(&(7, "Silence, and".to_owned())), "{lines:?}");
 }
 
 #[test]
