@@ -81,6 +81,9 @@ recordings! {
     fail_part_missing "fail-part-missing"
     fail_paid_in_parts "fail-paid-in-parts"
     fail_lsp_restarts_with_mail "fail-lsp-restarts-with-mail"
+    fail_funding_refused "fail-funding-refused"
+    fail_funding_refused_lsp_trusts "fail-funding-refused-lsp-trusts"
+    fail_funding_reorg "fail-funding-reorg"
 }
 
 /// All files, each of which bears the name of its recording.

@@ -78,13 +78,15 @@ impl Node {
                     self.note_channel("closed", channel_id, &peer, Some(reason.to_string()));
                 }
             }
-            // Hand the outputs to the sweeper, which keeps them on disk; if it cannot, ask for the
-            // event again.
+            // Hand the outputs to the sweeper, which keeps them on disk and spends them to the wallet; if
+            // it cannot, ask for the event again.
             Event::SpendableOutputs { outputs, channel_id, counterparty_node_id } => {
                 self.sweeper
                     .track_spendable_outputs(outputs, channel_id, counterparty_node_id, false, None)
                     .await
                     .map_err(|()| ReplayEvent())?;
+                // Now, and not when LDK's loop looks at them next; it tries again if this fails.
+                let _ = self.sweeper.regenerate_and_broadcast_spend_if_necessary().await;
             }
             // Hand it to LDK's bump handler, which pays for the confirmation of a force close.
             Event::BumpTransaction(event) => self.bump_handler.handle_event(&event),

@@ -1,10 +1,12 @@
 //! The recipient's LSP: sells leases, serves static invoices, keeps mail, and opens JIT channels.
 
+mod fundings;
+
 use anyhow::{Context, Result, anyhow};
-use bitcoin::Amount;
 use bitcoin::secp256k1::PublicKey;
+use bitcoin::{Amount, Transaction};
 use lightning::blinded_path::message::BlindedMessagePath;
-use lightning::events::{Event, FundingInfo, ReplayEvent};
+use lightning::events::{Event, FundingInfo, HTLCHandlingFailureType, ReplayEvent};
 use lightning::ln::channel_state::ChannelDetails;
 use lightning::ln::types::ChannelId;
 use lightning::offers::static_invoice::StaticInvoice;
@@ -28,6 +30,7 @@ use lsps2_async::lsp::sale::{
 use lsps2_async::lsp::static_invoices::{ServerLimits, StaticInvoices};
 use lsps2_async::router::PathPolicy;
 use serde_json::json;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -68,6 +71,9 @@ pub enum Conduct {
     SkimsMore(u64),
     /// Skims the opening fee again from later payments.
     SkimsAgain,
+    /// Skims this much, in msat, from payments over the channel itself, which name no lease. LDK must
+    /// intercept them: `HTLCInterceptionFlags::ToOnlinePrivateChannels`.
+    SkimsWithoutLease(u64),
 }
 
 impl LspPolicy {
@@ -119,6 +125,8 @@ struct LspRole {
     opens_held: AtomicBool,
     forwards_held: AtomicBool,
     events_held: watch::Sender<bool>,
+    /// What was made for the channels that are opening now, by `user_channel_id`.
+    fundings: std::sync::Mutex<HashMap<u128, Transaction>>,
 }
 
 impl std::ops::Deref for Lsp {
@@ -155,6 +163,7 @@ impl Lsp {
             opens_held: AtomicBool::new(false),
             forwards_held: AtomicBool::new(false),
             events_held: watch::Sender::new(false),
+            fundings: Default::default(),
             node: node.clone(),
         });
         role.report_unreadable().await;
@@ -252,7 +261,7 @@ impl LspRole {
     async fn on_intercepted(&self, htlc: InterceptedHtlc) -> Result<(), ReplayEvent> {
         self.node.point(points::HTLC_INTERCEPTED);
         let (hash, msat) = (Some(htlc.payment_hash), htlc.expected_outbound_amount_msat);
-        if self.skims_again(&htlc) {
+        if self.skims_again(&htlc) || self.skims_elsewhere(&htlc) {
             return Ok(());
         }
         let now = self.node.now();
@@ -345,10 +354,16 @@ impl LspRole {
                 let mut desk = self.desk.lock().await;
                 let funded =
                     desk.fund(self.lsps2(), user_channel_id, channel_id, peer, tx.clone()).await;
-                funded.map_err(|error| {
-                    self.node.wallet.release(&tx);
-                    error.to_string()
-                })
+                match funded {
+                    Ok(_) => {
+                        self.fundings.lock().unwrap().insert(user_channel_id, tx);
+                        Ok(())
+                    }
+                    Err(error) => {
+                        self.node.wallet.release(&tx);
+                        Err(error.to_string())
+                    }
+                }
             }
             Err(error) => Err(format!("{error:#}")),
         };
@@ -408,6 +423,9 @@ impl LspRole {
         if self.skims_more(user_channel_id, channel_id, peer).await {
             return Ok(());
         }
+        if !self.funding_stands(user_channel_id, channel_id, &peer).await {
+            return Ok(());
+        }
         let now = self.node.now();
         let mut desk = self.desk.lock().await;
         self.node.point(points::BEFORE_FORWARD);
@@ -435,8 +453,12 @@ impl LspRole {
         let outcome = desk.channel_closed(self.lsps2(), user_channel_id, channel_id, now).await;
         drop(desk);
         let outcome = outcome.map_err(replay)?;
+        self.fundings.lock().unwrap().remove(&user_channel_id);
         if let Some(record) = record {
-            self.release_withheld(&record);
+            // While an HTLC that went over it is not failed, the client may be owed the funding.
+            if record.open().is_none_or(|open| open.fee_payment.is_none()) {
+                self.release_withheld(&record);
+            }
             self.note_outcome(record.scid, &outcome);
         }
         Ok(())
@@ -550,6 +572,25 @@ impl LspRole {
         let gross = htlc.expected_outbound_amount_msat;
         let less = gross - record.opening_fee_msat(gross).unwrap_or(0);
         let (id, peer) = (&open.channel_id, record.client_node_id);
+        let _ =
+            self.node.channel_manager.forward_intercepted_htlc(htlc.intercept_id, id, peer, less);
+        self.forward_now();
+        true
+    }
+
+    fn skims_elsewhere(&self, htlc: &InterceptedHtlc) -> bool {
+        let Conduct::SkimsWithoutLease(fee) = self.conduct else {
+            return false;
+        };
+        let scid = Some(htlc.requested_next_hop_scid);
+        let leads_there =
+            |c: &&ChannelDetails| [c.short_channel_id, c.outbound_scid_alias].contains(&scid);
+        let usable = self.node.channel_manager.list_usable_channels();
+        let Some(channel) = usable.iter().find(leads_there) else {
+            return false;
+        };
+        let (id, peer) = (&channel.channel_id, channel.counterparty.node_id);
+        let less = htlc.expected_outbound_amount_msat - fee;
         let _ =
             self.node.channel_manager.forward_intercepted_htlc(htlc.intercept_id, id, peer, less);
         self.forward_now();
@@ -854,6 +895,7 @@ impl Role for LspRole {
                     )
                     .await;
                 self.on_fee_outcome(outcome.map_err(replay)?);
+                self.pay_out_closed(&next_htlcs);
                 let skim = skimmed_fee_msat.unwrap_or(0);
                 self.node.note_htlc(HtlcState::Forwarded, None, msat, skim, None);
                 Ok(())
@@ -864,6 +906,9 @@ impl Role for LspRole {
                 let mut desk = self.desk.lock().await;
                 let outcome = desk.htlc_handling_failed(self.lsps2(), failure_type, now).await;
                 self.on_fee_outcome(outcome.map_err(replay)?);
+                if let HTLCHandlingFailureType::Forward { channel_id, .. } = failure_type {
+                    self.release_after_failure(*channel_id);
+                }
                 let reason = failure_reason.as_ref().map(|reason| format!("{reason:?}"));
                 self.node.note_htlc(HtlcState::Failed, None, 0, 0, reason);
                 Ok(())

@@ -208,6 +208,30 @@ impl RpcChain {
         Ok(())
     }
 
+    /// See [`Chain::would_take`](crate::Chain::would_take).
+    ///
+    /// # Errors
+    ///
+    /// If it would be refused, with the reason, or if the server cannot be reached.
+    pub async fn would_take(&self, tx: &Transaction) -> Result<(), BroadcastError> {
+        let txid = tx.compute_txid();
+        let params = [json!([serialize_hex(tx)]), json!(0)];
+        let answer = self.shared.endpoint.call("testmempoolaccept", &params).await;
+        let answer = answer
+            .map_err(|error| BroadcastError::Unavailable { txid, reason: error.to_string() })?;
+        let verdict = &answer[0];
+        let reason = verdict["reject-reason"].as_str().unwrap_or("no reason given");
+        let known = ["txn-already-in-mempool", "txn-already-known"].contains(&reason);
+        if verdict["allowed"] == true || known {
+            return Ok(());
+        }
+        // A confirmed transaction whose outputs are all spent looks like a double spend.
+        if matches!(self.transaction(txid).await, Ok(Some(_))) {
+            return Ok(());
+        }
+        Err(BroadcastError::Rejected { txid, reason: reason.to_owned() })
+    }
+
     async fn send(&self, tx: &Transaction) -> Result<(), BroadcastError> {
         let txid = tx.compute_txid();
         // 0 lifts the limit that protects wallets from typing errors in the fee

@@ -89,6 +89,19 @@ impl EmbeddedChain {
         Ok(())
     }
 
+    /// See [`Chain::would_take`](crate::Chain::would_take).
+    ///
+    /// # Errors
+    ///
+    /// If it would be refused, with the reason.
+    pub fn would_take(&self, tx: &Transaction) -> Result<(), BroadcastError> {
+        let State { ledger, mempool, .. } = &*self.state();
+        mempool.check(tx, ledger).map(|_| ()).map_err(|error| BroadcastError::Rejected {
+            txid: tx.compute_txid(),
+            reason: error.to_string(),
+        })
+    }
+
     /// See [`Chain::mine`](crate::Chain::mine). Other tasks run between two blocks.
     ///
     /// # Errors

@@ -92,6 +92,19 @@ impl Chain {
         }
     }
 
+    /// Whether the mempool would take this transaction, without handing it over. One that is there
+    /// already, or in the chain, counts as taken.
+    ///
+    /// # Errors
+    ///
+    /// If it would be refused, with the reason.
+    pub async fn would_take(&self, tx: &Transaction) -> Result<(), BroadcastError> {
+        match self {
+            Chain::Embedded(chain) => chain.would_take(tx),
+            Chain::Rpc(chain) => chain.would_take(tx).await,
+        }
+    }
+
     /// Mines `blocks` blocks with what the mempool holds; each pays its subsidy (50 BTC, halved
     /// every 150 blocks) and fees to `pay_to`. Such a payment can be spent 100 blocks later.
     ///

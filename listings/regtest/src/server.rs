@@ -165,6 +165,7 @@ async fn answer(chain: &EmbeddedChain, request: &Value) -> Result<Value, Failure
         }
         "getrawtransaction" => raw_transaction(chain, params),
         "sendrawtransaction" => send(chain, params),
+        "testmempoolaccept" => test_accept(chain, params),
         "generatetoaddress" => {
             let address: Address<_> = params.parsed(1)?;
             let address = address
@@ -242,6 +243,18 @@ fn send(chain: &EmbeddedChain, params: Params<'_>) -> Result<Value, Failure> {
         }
         Err(error) => Err(Failure::new(Failure::TX_REJECTED, error.reason())),
     }
+}
+
+fn test_accept(chain: &EmbeddedChain, params: Params<'_>) -> Result<Value, Failure> {
+    let one = params.0.first().and_then(|txs| txs.get(0)).and_then(Value::as_str);
+    let tx: Transaction = deserialize_hex(one.ok_or_else(|| Params::wrong(0, "a list of texts"))?)
+        .map_err(|error| Failure::new(Failure::TX_DECODE, format!("TX decode failed: {error}")))?;
+    let mut verdict = json!({ "txid": tx.compute_txid().to_string(), "allowed": true });
+    if let Err(error) = chain.would_take(&tx) {
+        verdict["allowed"] = json!(false);
+        verdict["reject-reason"] = json!(error.reason());
+    }
+    Ok(json!([verdict]))
 }
 
 async fn mine(chain: &EmbeddedChain, blocks: u32, pay_to: ScriptBuf) -> Result<Value, Failure> {

@@ -19,6 +19,13 @@ pub(super) struct Entry {
     pub sigop_cost: usize,
 }
 
+/// A transaction that may be taken in, and which entries it would replace.
+#[derive(Debug)]
+pub(super) struct Checked {
+    entry: Entry,
+    replaced: HashSet<Txid>,
+}
+
 /// The mempool: all entries could be in the next block together.
 #[derive(Debug, Default)]
 pub(super) struct Mempool {
@@ -45,9 +52,20 @@ impl Mempool {
     /// signalling, as Bitcoin Core does since version 28) if it pays more than all of them, and
     /// all their descendants, together.
     pub fn accept(&mut self, tx: &Transaction, ledger: &Ledger) -> Result<(), TxError> {
+        if let Some(Checked { entry, replaced }) = self.check(tx, ledger)? {
+            self.remove(&replaced);
+            let txid = entry.txid;
+            self.spends.extend(tx.input.iter().map(|input| (input.previous_output, txid)));
+            self.entries.push(entry);
+        }
+        Ok(())
+    }
+
+    /// Whether [`Self::accept`] would take it; `None` if it is here, or in the chain, already.
+    pub fn check(&self, tx: &Transaction, ledger: &Ledger) -> Result<Option<Checked>, TxError> {
         let txid = tx.compute_txid();
         if self.get(&txid).is_some() || ledger.transaction(&txid).is_some() {
-            return Ok(());
+            return Ok(None);
         }
         rules::check_form(tx)?;
         if tx.is_coinbase() {
@@ -73,11 +91,8 @@ impl Mempool {
         }
         self.check_replacement(tx, fee, &replaced)?;
         rules::check_scripts(tx, &coins)?;
-
-        self.remove(&replaced);
-        self.spends.extend(tx.input.iter().map(|input| (input.previous_output, txid)));
-        self.entries.push(Entry { tx: tx.clone(), txid, fee, sigop_cost });
-        Ok(())
+        let entry = Entry { tx: tx.clone(), txid, fee, sigop_cost };
+        Ok(Some(Checked { entry, replaced }))
     }
 
     /// Removes entries; the caller sees to it that no child stays without its parent.

@@ -150,11 +150,16 @@ async fn refuses_a_double_spend(chain: Chain) {
     let first = wallet.spend(&coin, |_| ());
     // the same fee, but other bytes
     let second = wallet.spend(&coin, |tx| tx.version = transaction::Version::ONE);
+    chain.would_take(&first).await.unwrap();
+    assert!(chain.mempool().await.unwrap().is_empty(), "asking hands nothing over");
     send(&chain, &first).await.unwrap();
     assert_refused(send(&chain, &second).await, &second, "insufficient fee");
+    assert_refused(chain.would_take(&second).await, &second, "insufficient fee");
     assert_eq!(chain.mempool().await.unwrap(), [first.compute_txid()]);
     mine(&chain, 1).await;
+    chain.would_take(&first).await.unwrap();
     assert_refused(send(&chain, &second).await, &second, "missingorspent");
+    assert_refused(chain.would_take(&second).await, &second, "missingorspent");
 }
 
 async fn replaces_for_a_higher_fee(chain: Chain) {
