@@ -5,6 +5,7 @@
 mod cargo;
 mod report;
 mod sources;
+mod traps;
 
 pub use cargo::{CompileError, Target, parse_messages, parse_tests};
 pub use report::Report;
@@ -55,7 +56,7 @@ pub fn check(root: &Path, version: &str) -> Result<Report> {
         bail!("cargo check failed, and not because of a compile error (see above)");
     }
 
-    let mut failed = Vec::new();
+    let mut output = String::new();
     if built.errors.is_empty() {
         eprintln!("cargo test --no-fail-fast");
         let log = place.join("tests.log");
@@ -63,8 +64,8 @@ pub fn check(root: &Path, version: &str) -> Result<Report> {
         let mut command = cargo(&["test", "--no-fail-fast"]);
         command.stdin(Stdio::null()).stdout(both.try_clone()?).stderr(both);
         let passed = command.status()?.success();
-        failed = parse_tests(&fs::read_to_string(&log)?);
-        if !passed && failed.is_empty() {
+        output = fs::read_to_string(&log)?;
+        if !passed && parse_tests(&output).is_empty() {
             bail!("cargo test failed without a failing test: see {}", log.display());
         }
     }
@@ -77,7 +78,10 @@ pub fn check(root: &Path, version: &str) -> Result<Report> {
         old: pinned.old,
         new: version.to_owned(),
         built,
-        failed,
+        failed: parse_tests(&output),
+        passed: cargo::parse_passed(&output),
+        output,
+        traps: book::traps(&work).map_err(anyhow::Error::msg)?,
         targets,
         shown,
         ledger,

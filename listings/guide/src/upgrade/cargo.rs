@@ -140,8 +140,17 @@ pub fn parse_messages(stdout: &str, root: &Path, targets: &[Target]) -> Built {
 /// The tests that `cargo test` calls failed, as `(target, path::of::test)`.
 #[must_use]
 pub fn parse_tests(output: &str) -> Vec<(String, String)> {
+    with_verdict(output, "FAILED")
+}
+
+/// The tests that it calls passed.
+pub(super) fn parse_passed(output: &str) -> Vec<(String, String)> {
+    with_verdict(output, "ok")
+}
+
+fn with_verdict(output: &str, verdict: &str) -> Vec<(String, String)> {
     let mut target = String::new();
-    let mut failed = Vec::new();
+    let mut found = Vec::new();
     for line in output.lines() {
         let line = line.trim();
         if let Some(running) = line.strip_prefix("Running ") {
@@ -152,17 +161,18 @@ pub fn parse_tests(output: &str) -> Vec<(String, String)> {
             name.clone_into(&mut target);
         } else if let Some(of) = line.strip_prefix("Doc-tests ") {
             of.clone_into(&mut target);
-        } else if let Some(test) = line.strip_prefix("test ").and_then(failed_test) {
-            failed.push((target.clone(), test.to_owned()));
+        } else if let Some(test) = line.strip_prefix("test ").and_then(|line| named(line, verdict))
+        {
+            found.push((target.clone(), test.to_owned()));
         }
     }
-    failed
+    found
 }
 
 /// `name ... FAILED`, `name - should panic ... FAILED`.
-fn failed_test(line: &str) -> Option<&str> {
-    let (test, verdict) = line.split_once(" ... ")?;
-    verdict.starts_with("FAILED").then(|| test.split(" - ").next().unwrap_or(test))
+fn named<'a>(line: &'a str, verdict: &str) -> Option<&'a str> {
+    let (test, said) = line.split_once(" ... ")?;
+    said.starts_with(verdict).then(|| test.split(" - ").next().unwrap_or(test))
 }
 
 /// Every target of the workspace but build scripts.
@@ -284,6 +294,10 @@ test result: FAILED. 1 passed; 2 failed";
                 ("system", "money::pays"),
                 ("book", "listings/book/src/lib.rs"),
             ]
+        );
+        assert_eq!(
+            parse_passed(output),
+            [("lsps2_async".to_owned(), "lease::tests::expires".to_owned())]
         );
     }
 }

@@ -2,7 +2,8 @@
 
 use super::cargo::{Built, CompileError, Target};
 use super::sources::{Crates, Standing};
-use book::{Claim, Ledger, Shown, Sources};
+use super::traps::{Ran, Traps};
+use book::{Claim, Ledger, Shown, Sources, Trap};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display, Formatter};
 use std::fs;
@@ -14,6 +15,10 @@ pub(super) struct Found {
     pub new: String,
     pub built: Built,
     pub failed: Vec<(String, String)>,
+    pub passed: Vec<(String, String)>,
+    /// What `cargo test` printed.
+    pub output: String,
+    pub traps: Vec<Trap>,
     pub targets: Vec<Target>,
     pub shown: Vec<Shown>,
     pub ledger: Ledger,
@@ -48,6 +53,7 @@ pub struct Report {
     gone: Vec<Lost>,
     /// Claims' source lines that are elsewhere in their file.
     moved: Vec<Lost>,
+    traps: Traps,
 }
 
 /// A line of LDK that is not where a claim says.
@@ -102,7 +108,15 @@ impl Report {
         for claim in &found.ledger.claims {
             lost(claim, &found.crates, &mut gone, &mut moved);
         }
+        let ran = Ran {
+            tests: &found.tests,
+            compiles: &|test| clean || found.built.tests.contains(&test.target),
+            output: &found.output,
+            passed: &found.passed,
+            failed: &found.failed,
+        };
         Self {
+            traps: Traps::judge(found.traps, &ran),
             listings: listings(&found.built.errors, &found.shown),
             unreached: unreached.map(Target::to_string).collect(),
             gone,
@@ -127,12 +141,12 @@ impl Report {
 
 impl Test {
     /// As claims name it.
-    fn spec(&self) -> String {
+    pub(super) fn spec(&self) -> String {
         format!("{}::{}", self.file.display(), self.name)
     }
 
     /// Whether this is the test that failed as `(target, path::of::test)`.
-    fn is(&self, (target, path): &(String, String)) -> bool {
+    pub(super) fn is(&self, (target, path): &(String, String)) -> bool {
         if self.target.name.replace('-', "_") != target.replace('-', "_") {
             return false;
         }
@@ -232,6 +246,7 @@ fn functions(text: &str) -> BTreeSet<String> {
 impl Display for Report {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         writeln!(f, "LDK {} in place of {}\n", self.new, self.old)?;
+        write!(f, "{}", self.traps)?;
         if !self.breaks() {
             return writeln!(f, "Nothing breaks.");
         }

@@ -7,20 +7,27 @@
 
 mod rig;
 
+use bitcoin::Network;
 use bitcoin::consensus::encode::serialize;
 use lightning::events::{Event, HTLCHandlingFailureReason, HTLCHandlingFailureType};
 use lightning::ln::peer_handler::CustomMessageHandler;
 use lightning::ln::types::ChannelId;
+use lightning::onion_message::messenger::{DefaultMessageRouter, Destination, MessageRouter};
+use lightning::routing::gossip::NetworkGraph;
+use lightning::sign::RandomBytes;
 use lightning::types::payment::PaymentHash;
+use lightning_liquidity::events::LiquidityEvent;
 use lightning_liquidity::lsps0::ser::RawLSPSMessage;
+use lightning_liquidity::lsps2::event::LSPS2ClientEvent;
 use lightning_liquidity::lsps2::msgs::LSPS2OpeningFeeParams;
 use serde_json::{Value, json};
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use self::rig::{Rig, entry};
 use crate::lsp::held::InterceptedHtlc;
 use crate::lsp::service::Lsps2Service;
-use crate::lsp::testing::{FEE, MemoryStore, USER_ID};
+use crate::lsp::testing::{FEE, MemoryStore, USER_ID, node};
 use crate::negotiate::check_menu;
 
 const PAYMENT: u64 = 100_000_000;
@@ -472,4 +479,117 @@ async fn ldk_answers_without_an_id_what_it_cannot_read() {
     // From now on the service hears nothing of this peer.
     let deaf = rig.ask(rig.client.id, "lsps2.get_info", &json!({ "token": null })).is_empty();
     shows(deaf && rig.asked().is_empty(), id, guard);
+}
+
+/// LDK's own client of this LSP, a request of it that was answered, and what it told its application.
+async fn answered(rig: &Rig, buys: bool, result: Value) -> (rig::Liquidity, Vec<LSPS2ClientEvent>) {
+    let client = rig.client.liquidity(&MemoryStore::default(), false).await;
+    let handler = client.lsps2_client_handler().unwrap();
+    if buys {
+        let terms = rig.menu(rig.client.id, vec![entry()]).remove(0);
+        let terms = serde_json::from_value(terms).unwrap();
+        handler.select_opening_params(rig.lsp.id, None, terms).unwrap();
+    } else {
+        handler.request_opening_params(rig.lsp.id, None);
+    }
+    let (_, request) = client.get_and_clear_pending_msg().remove(0);
+    let id = serde_json::from_str::<Value>(&request.payload).unwrap()["id"].clone();
+    let payload = json!({ "jsonrpc": "2.0", "id": id, "result": result }).to_string();
+    client.handle_custom_message(RawLSPSMessage { payload }, rig.lsp.id).unwrap();
+    let told = client.get_and_clear_pending_events().into_iter().filter_map(|event| match event {
+        LiquidityEvent::LSPS2Client(event) => Some(event),
+        _ => None,
+    });
+    let told = told.collect();
+    (client, told)
+}
+
+#[tokio::test]
+async fn ldk_leaves_out_terms_that_it_does_not_know() {
+    let rig = Rig::new().await;
+    let mut terms = rig.menu(rig.client.id, vec![entry()]).remove(0);
+    terms["ongoing_fee_ppm"] = json!(1_000);
+    let (client, told) = answered(&rig, false, json!({ "opening_fee_params_menu": [terms] })).await;
+    let [LSPS2ClientEvent::OpeningParametersReady { opening_fee_params_menu: menu, .. }] =
+        &told[..]
+    else {
+        panic!("{told:?}")
+    };
+    let handler = client.lsps2_client_handler().unwrap();
+    handler.select_opening_params(rig.lsp.id, None, menu[0].clone()).unwrap();
+    let (_, bought) = client.get_and_clear_pending_msg().remove(0);
+    let unseen = !bought.payload.contains("ongoing_fee_ppm");
+    shows(unseen, "unknown-terms-are-dropped", "`MenuWatch`, which reads the answers first");
+}
+
+#[tokio::test]
+async fn ldk_does_not_say_who_trusts_whom() {
+    let rig = Rig::new().await;
+    let mut events = Vec::new();
+    for client_trusts_lsp in [true, false] {
+        let result = json!({
+            "jit_channel_scid": "1x2x3",
+            "lsp_cltv_expiry_delta": 70_000,
+            "client_trusts_lsp": client_trusts_lsp,
+        });
+        let (_, told) = answered(&rig, true, result).await;
+        let [LSPS2ClientEvent::InvoiceParametersReady { request_id, cltv_expiry_delta, .. }] =
+            &told[..]
+        else {
+            panic!("{told:?}")
+        };
+        let guard = "the negotiation refuses what is no delta";
+        shows(*cltv_expiry_delta == 70_000, "a-delta-may-not-fit-a-path", guard);
+        events.push(format!("{told:?}").replace(&request_id.0, ""));
+    }
+    let guard = "`MenuWatch`, which reads the answers first";
+    shows(events[0] == events[1], "trust-flag-is-dropped", guard);
+}
+
+/// Whether what the LSP says is so nobody asks; and the sum of such words wraps around, or, built
+/// with overflow checks, stops the wallet.
+#[tokio::test]
+async fn ldk_adds_up_skims_that_nobody_checked() {
+    let rig = Rig::new().await;
+    let scid = rig.sell(None, false).await;
+    let channel = rig.open(1, 400_000);
+    let (id, guard) = ("skims-are-the-lsps-word", "the claim guard computes with the gross amount");
+    let offered = |rig: &Rig| {
+        rig.client.take(|event| match event {
+            Event::PaymentClaimable { counterparty_skimmed_fee_msat, .. } => {
+                Some(*counterparty_skimmed_fee_msat)
+            }
+            _ => None,
+        })
+    };
+    let forward = |parts_msat: &[u64], lies: &[u64]| {
+        let htlcs = rig.pay(scid, rig.invoice(), parts_msat);
+        rig.lies.lock().unwrap().extend(lies);
+        for htlc in htlcs {
+            let amount_msat = htlc.expected_outbound_amount_msat;
+            let (manager, client) = (&rig.lsp.manager, rig.client.id);
+            manager
+                .forward_intercepted_htlc(htlc.intercept_id, &channel, client, amount_msat)
+                .unwrap();
+        }
+        rig.talk();
+    };
+    forward(&[PAYMENT], &[u64::MAX]);
+    shows(offered(&rig) == [u64::MAX], id, guard);
+
+    let both = std::panic::AssertUnwindSafe(|| forward(&[5_000_000, 5_000_000], &[u64::MAX, 1]));
+    let stopped = std::panic::catch_unwind(both).is_err();
+    shows(stopped || offered(&rig) == [0], id, guard);
+}
+
+/// It hopes for a direct connection, with or without an address.
+#[test]
+fn ldk_reaches_strangers_by_connecting_to_them() {
+    let graph = NetworkGraph::new(Network::Regtest, Arc::new(rig::Quiet));
+    let random = RandomBytes::new([5; 32]);
+    let router = DefaultMessageRouter::new(&graph, &random);
+    let (wallet, lsp, payers_lsp) = (node(1), node(2), node(3));
+    let path = router.find_path(wallet, vec![lsp], Destination::Node(payers_lsp)).unwrap();
+    let direct = path.intermediate_nodes.is_empty() && path.first_node_addresses.is_empty();
+    shows(direct, "messages-go-to-strangers-directly", "`LspMessageRouter`");
 }

@@ -326,6 +326,9 @@ pub(super) struct Rig {
     pub(super) client: Party,
     pub(super) store: MemoryStore,
     pub(super) liquidity: Liquidity,
+    /// What a lying LSP says that it skimmed from the HTLCs it forwards to the client, one after the
+    /// other.
+    pub(super) lies: Mutex<Vec<u64>>,
     fundings: Mutex<u32>,
     requests: Mutex<u32>,
 }
@@ -358,8 +361,8 @@ impl Rig {
         let client = Party::new(3, UserConfig::default());
         let store = MemoryStore::default();
         let liquidity = lsp.liquidity(&store, true).await;
-        let (fundings, requests) = (Mutex::default(), Mutex::default());
-        let rig = Self { payer, lsp, client, store, liquidity, fundings, requests };
+        let (lies, fundings, requests) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let rig = Self { payer, lsp, client, store, liquidity, lies, fundings, requests };
         rig.connect(&rig.payer, &rig.lsp);
         rig.connect(&rig.lsp, &rig.client);
         let to = rig.lsp.id;
@@ -743,7 +746,13 @@ impl Rig {
             }
             MessageSendEvent::UpdateHTLCs { node_id, updates, .. } => {
                 let to = &party(node_id).manager;
-                updates.update_add_htlcs.iter().for_each(|msg| to.handle_update_add_htlc(me, msg));
+                for mut msg in updates.update_add_htlcs {
+                    let mut lies = self.lies.lock().unwrap();
+                    if node_id == self.client.id && !lies.is_empty() {
+                        msg.skimmed_fee_msat = Some(lies.remove(0));
+                    }
+                    to.handle_update_add_htlc(me, &msg);
+                }
                 for msg in updates.update_fulfill_htlcs {
                     to.handle_update_fulfill_htlc(me, msg);
                 }
