@@ -1,6 +1,11 @@
 //! What every test of the failure lab ends with: the books balance, nothing hangs, and what is lost
 //! is a fee that was agreed.
 
+pub mod audit;
+pub mod run;
+pub mod steps;
+pub mod town;
+
 use anyhow::{Context, Result, ensure};
 use lightning_liquidity::lsps2::utils::compute_opening_fee;
 use node::transcript::{Entry, HtlcState, What};

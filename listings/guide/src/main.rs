@@ -3,13 +3,14 @@
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use guide::demo::{self, Refused, Summary};
-use guide::{book, record, serve, terminal, upgrade};
+use guide::{book, lab, record, serve, terminal, upgrade};
 use lsps2_async::lease::TrustModel;
 use lsps2_async::payer::PayerMode;
 use regtest::{Chain, RpcAuth};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Async payments over LSPS2 JIT channels: a wallet that is offline and has no channel gets paid.
 #[derive(Parser)]
@@ -35,6 +36,9 @@ enum What {
     Demo(DemoArgs),
     /// Play the scenarios that the book shows, and keep what the nodes did in `tests/recorded`.
     Record(RecordArgs),
+    /// Play sequences that nobody thought of on many nodes, and prove after each step that no money is
+    /// lost and nothing hangs.
+    Lab(LabArgs),
     /// Run one party, with commands on standard input and JSON on standard output.
     Node(NodeArgs),
     /// Serve an embedded chain to `node` processes, on loopback.
@@ -100,6 +104,31 @@ struct RecordArgs {
     /// The chain to play on. `bitcoind` starts the program that BITCOIND_EXE names.
     #[arg(long, value_enum, default_value = "embedded")]
     chain: DemoChain,
+}
+
+#[derive(Args)]
+struct LabArgs {
+    /// Begin worlds for so many minutes. [default: 1, if --steps is not given]
+    #[arg(long)]
+    minutes: Option<u64>,
+    /// Begin worlds until there are so many steps.
+    #[arg(long)]
+    steps: Option<usize>,
+    /// The seed of the first world; the next world has the next one. [default: any]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// How many steps a world has.
+    #[arg(long, default_value_t = 100)]
+    length: usize,
+    /// How many worlds are played at a time; LDK's delays make most of a world's time.
+    #[arg(long, default_value_t = 4)]
+    jobs: usize,
+    /// Where to keep the transcript and the logs of a world that breaks an invariant.
+    #[arg(long)]
+    keep: Option<PathBuf>,
+    /// Play the steps of this file, as a failure has printed them, instead.
+    #[arg(long, conflicts_with_all = ["minutes", "steps", "seed", "length", "jobs"])]
+    replay: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -170,6 +199,7 @@ async fn main() -> ExitCode {
         What::UpgradeCheck(args) => return check_upgrade(&args.version),
         What::Demo(args) => return run_demo(args).await,
         What::Record(args) => run_record(args).await,
+        What::Lab(args) => run_lab(args).await,
         What::Node(args) => run_node(args).await,
         What::Chain(args) => run_chain(args).await,
     };
@@ -269,6 +299,31 @@ async fn run_record(args: RecordArgs) -> Result<()> {
     if !differ.is_empty() {
         bail!("{} differ: {}", differ.len(), differ.join(", "));
     }
+    Ok(())
+}
+
+async fn run_lab(args: LabArgs) -> Result<()> {
+    if let Some(file) = args.replay {
+        let text = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+        let sequence = text.parse().with_context(|| file.display().to_string())?;
+        let played = lab::run::play(&std::env::temp_dir(), args.keep.as_deref(), &sequence).await;
+        return match played {
+            Ok(counts) => Ok(println!("no invariant is broken: {counts}")),
+            Err(broken) => bail!("step {}: {}", broken.steps, broken.error),
+        };
+    }
+    let minutes = args.minutes.or(args.steps.is_none().then_some(1));
+    let options = lab::run::Options {
+        seed: args.seed.unwrap_or_else(|| bitcoin::secp256k1::rand::random::<u32>().into()),
+        length: args.length,
+        time: minutes.map(|minutes| Duration::from_secs(60 * minutes)),
+        steps: args.steps,
+        jobs: args.jobs,
+        keep: args.keep,
+    };
+    println!("seed {}", options.seed);
+    let counts = lab::run::run(&options).await?;
+    println!("no invariant is broken: {counts}");
     Ok(())
 }
 

@@ -1,0 +1,667 @@
+//! The world of a random run: several payers and recipients around the two LSPs. Everybody comes,
+//! goes and crashes.
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use lightning::ln::channelmanager::{PaymentId, RecentPaymentDetails};
+use lightning::offers::offer::Offer;
+use lsps2_async::lease::TrustModel;
+use lsps2_async::payer::{PayerMode, PaymentStage};
+use node::lsp::{Conduct, Lsp};
+use node::payer::Payer;
+use node::payer_lsp::PayerLsp;
+use node::recipient::{Recipient, RecipientPolicy};
+use node::transcript::{Transcript, What};
+use node::{Node, NodeConfig};
+use regtest::Chain;
+use std::fmt::{self, Display};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::audit::Audit;
+use super::steps::{PAYERS, RECIPIENTS, Step, Who};
+use crate::world::{PATIENCE, Story, World, nobody, wallets_terms};
+
+/// How long a step waits for what it began, before the next one goes on all the same.
+const WAIT: Duration = Duration::from_secs(4);
+/// How long a block takes by everybody's clock.
+const BLOCK: Duration = Duration::from_secs(600);
+/// Longer than any lease of the lab is valid.
+const BEYOND_VALIDITY: Duration = Duration::from_secs(29 * 24 * 60 * 60);
+/// An HTLC whose other end is away is not brought nearer to its expiry than this, in blocks: what
+/// happens on the chain then is another test's.
+const CLEAR_OF_EXPIRY: u32 = 24;
+
+/// What was done so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    /// Steps.
+    pub steps: usize,
+    /// Payments that were asked for.
+    pub asked: usize,
+    /// Payments that were completed.
+    pub paid: usize,
+    /// Crashes.
+    pub crashes: usize,
+    /// Polite restarts, comings and goings.
+    pub restarts: usize,
+    /// Blocks.
+    pub blocks: u32,
+    /// Leases.
+    pub leases: usize,
+}
+
+impl Counts {
+    /// Both together.
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            steps: self.steps + other.steps,
+            asked: self.asked + other.asked,
+            paid: self.paid + other.paid,
+            crashes: self.crashes + other.crashes,
+            restarts: self.restarts + other.restarts,
+            blocks: self.blocks + other.blocks,
+            leases: self.leases + other.leases,
+        }
+    }
+}
+
+impl Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { steps, asked, paid, crashes, restarts, blocks, leases } = self;
+        write!(
+            f,
+            "{steps} steps, {paid} payments of {asked} that were tried, {leases} leases, {crashes} \
+             crashes, {restarts} restarts, {blocks} blocks"
+        )
+    }
+}
+
+/// A payment that was asked for.
+struct Sent {
+    payer: usize,
+    recipient: usize,
+    id: PaymentId,
+    over: bool,
+}
+
+/// How a node ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Polite,
+    Crash,
+}
+
+/// All parties.
+pub struct Town {
+    /// The chain, the LSPs, the transcript and the folders; its payer and its recipient are unused.
+    world: World,
+    payers: [Option<Payer>; PAYERS],
+    recipients: [Option<Recipient>; RECIPIENTS],
+    /// The offers of each recipient, the oldest first.
+    offers: [Vec<Offer>; RECIPIENTS],
+    lsp_address: SocketAddr,
+    ahead: Duration,
+    conduct: Conduct,
+    audit: Audit,
+    sent: Vec<Sent>,
+    /// What was done so far.
+    pub counts: Counts,
+}
+
+impl Town {
+    /// Everybody is online; each recipient has a lease and an offer.
+    ///
+    /// # Errors
+    /// If a step of that fails.
+    pub async fn new(folder: &Path, trust: TrustModel) -> Result<Self> {
+        let mut story = Story::new(PayerMode::OftenOffline, trust);
+        // Each channel withholds coins while its fee is unpaid.
+        story.lsp_coins = 12;
+        let mut world = World::within(folder, Chain::embedded(), story, Transcript::new()).await?;
+        let second = world.add_payer(Who::Payer(1).name()).await?;
+        second.stop().await;
+        let transcript = world.transcript.clone();
+        let mut town = Self {
+            payers: [world.payer.take(), None],
+            recipients: [const { None }; RECIPIENTS],
+            offers: [const { Vec::new() }; RECIPIENTS],
+            lsp_address: world.lsp().address(),
+            ahead: Duration::ZERO,
+            conduct: Conduct::Honest,
+            audit: Audit::new(&transcript),
+            sent: Vec::new(),
+            counts: Counts::default(),
+            world,
+        };
+        town.start(Who::Payer(1)).await?;
+        for recipient in 0..RECIPIENTS {
+            town.start(Who::Recipient(recipient)).await?;
+            town.renew(recipient).await?;
+            let (who, node) = (Who::Recipient(recipient), town.recipient(recipient)?);
+            let paths = town.world.lsp().paths_for(who.name().as_bytes()).await?;
+            node.use_paths(paths)?;
+            let offer = node.wait_for_offer(PATIENCE).await?;
+            town.offers[recipient].push(offer);
+        }
+        town.linked().await?;
+        town.world.rest().await?;
+        town.audit = Audit::new(&transcript);
+        transcript.scene("lab", "Whatever may happen");
+        Ok(town)
+    }
+
+    /// Takes a step, then proves that everybody owns what they should.
+    ///
+    /// # Errors
+    /// If an invariant is broken.
+    pub async fn step(&mut self, step: &Step) -> Result<()> {
+        self.counts.steps += 1;
+        self.take(step).await?;
+        self.bury().await?;
+        self.hear_of_offers();
+        self.balanced().await
+    }
+
+    async fn take(&mut self, step: &Step) -> Result<()> {
+        match *step {
+            Step::Pay { payer, recipient, msat, old, wait } => {
+                self.pay(payer, recipient, msat, old, wait).await;
+            }
+            Step::Away(who) => self.away(who).await,
+            Step::Back { who, wait } => self.back(who, wait).await?,
+            Step::Drop(who) => self.drop_link(who).await?,
+            Step::Restart(who) => self.restart(who, End::Polite).await?,
+            Step::Crash(who) => self.restart(who, End::Crash).await?,
+            Step::Fault { who, ref fault } => {
+                if let Some(node) = self.node(who) {
+                    node.faults().arm(fault.clone());
+                }
+            }
+            Step::Mine(blocks) => self.mine(blocks).await?,
+            Step::Reorg(blocks) => self.reorg(blocks).await?,
+            Step::Tick => self.tick(),
+            Step::Expire => self.pass(BEYOND_VALIDITY),
+            Step::Renew(recipient) => {
+                // Refused if ten of its leases are unpaid, or if the LSP crashes meanwhile.
+                let _ = tokio::time::timeout(WAIT, self.renew(recipient)).await;
+            }
+            Step::Conduct(conduct) => {
+                self.conduct = conduct;
+                self.restart(Who::Lsp, End::Polite).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The end: everybody comes online and behaves, and within a bound nothing is under way any
+    /// more. All books agree, and everybody can be paid once more.
+    ///
+    /// # Errors
+    /// If an invariant is broken.
+    pub async fn end(&mut self) -> Result<()> {
+        self.conduct = Conduct::Honest;
+        for who in Who::all() {
+            if let Some(node) = self.node(who) {
+                node.faults().disarm();
+            }
+        }
+        self.restart(Who::Lsp, End::Polite).await?;
+        for who in Who::all() {
+            self.start(who).await?;
+        }
+        self.linked().await?;
+        self.drained().await?;
+        for recipient in 0..RECIPIENTS {
+            self.paid_again(recipient).await.with_context(|| {
+                format!("{} cannot be paid any more", Who::Recipient(recipient).name())
+            })?;
+        }
+        self.drained().await?;
+        self.counts.paid = self.audit.paid();
+        Ok(())
+    }
+
+    /// Stops everybody.
+    pub async fn stop(mut self) {
+        for who in Who::all() {
+            self.ends(who, End::Polite).await;
+        }
+    }
+
+    /// Writes to the transcript what is done next.
+    pub fn say(&self, text: String) {
+        self.world.say(text);
+    }
+
+    /// Keeps the transcript and the nodes' logs, for whoever looks for the cause.
+    pub fn keep(&self, folder: Option<&Path>) {
+        let Some(folder) = folder else { return };
+        let entries = self.world.transcript.since(0);
+        let lines: Vec<_> =
+            entries.iter().filter_map(|entry| serde_json::to_string(entry).ok()).collect();
+        // What cannot be kept is no reason to say less of what broke.
+        let _ = std::fs::create_dir_all(folder);
+        let _ = std::fs::write(folder.join("transcript.jsonl"), lines.join("\n"));
+        for who in Who::all() {
+            let log = self.config(who).data_dir.join("node.log");
+            let _ = std::fs::copy(log, folder.join(format!("{}.log", who.name())));
+        }
+    }
+
+    fn node(&self, who: Who) -> Option<&Node> {
+        match who {
+            Who::Payer(at) => self.payers[at].as_deref(),
+            Who::PayerLsp => Some(&self.world.payer_lsp),
+            Who::Lsp => self.world.lsp.as_deref(),
+            Who::Recipient(at) => self.recipients[at].as_deref(),
+        }
+    }
+
+    fn online(&self) -> impl Iterator<Item = &Node> {
+        Who::all().filter_map(|who| self.node(who))
+    }
+
+    fn recipient(&self, at: usize) -> Result<&Recipient> {
+        self.recipients[at].as_ref().context("the recipient is away")
+    }
+
+    fn config(&self, who: Who) -> NodeConfig {
+        let config = self.world.node_config(who.name());
+        let listen = match who {
+            Who::PayerLsp => self.world.payer_lsp.address(),
+            Who::Lsp => self.lsp_address,
+            Who::Payer(_) | Who::Recipient(_) => config.listen,
+        };
+        NodeConfig { listen, ahead: self.ahead, ..config }
+    }
+
+    /// Starts a party that is away.
+    async fn start(&mut self, who: Who) -> Result<()> {
+        if self.node(who).is_some() && who != Who::PayerLsp {
+            return Ok(());
+        }
+        let config = self.config(who);
+        match who {
+            Who::Payer(at) => {
+                let mode = if at == 0 { PayerMode::OftenOffline } else { PayerMode::AlwaysOnline };
+                self.payers[at] = Some(Payer::start(config, mode).await?);
+            }
+            // It is only away while it restarts.
+            Who::PayerLsp => {}
+            Who::Lsp => {
+                self.world.lsp_policy().conduct = self.conduct;
+                let policy = self.world.lsp_policy().clone();
+                self.world.lsp = Some(Lsp::start(config, policy).await?);
+            }
+            Who::Recipient(at) => {
+                let mut policy = RecipientPolicy::default();
+                policy.paths.enough_inbound_msat = 100_000_000;
+                let recipient = Recipient::start(config, policy).await?;
+                let lsp = self.world.lsp().id();
+                // The LSP may be dying of a fault; the recipient tries again by itself.
+                let _ = recipient.connect_lsp(lsp, self.lsp_address).await;
+                self.recipients[at] = Some(recipient);
+            }
+        }
+        Ok(())
+    }
+
+    async fn ends(&mut self, who: Who, end: End) {
+        let node = match who {
+            Who::Payer(at) => self.payers[at].take().map(Party::Payer),
+            Who::PayerLsp => None,
+            Who::Lsp => self.world.lsp.take().map(Party::Lsp),
+            Who::Recipient(at) => self.recipients[at].take().map(Party::Recipient),
+        };
+        let node = match (&node, who) {
+            (Some(Party::Payer(payer)), _) => &**payer,
+            (Some(Party::Lsp(lsp)), _) => &**lsp,
+            (Some(Party::Recipient(recipient)), _) => &**recipient,
+            (None, Who::PayerLsp) => &self.world.payer_lsp,
+            (None, _) => return,
+        };
+        match end {
+            End::Polite => node.stop().await,
+            End::Crash => node.crash().await,
+        }
+    }
+
+    async fn restart(&mut self, who: Who, end: End) -> Result<()> {
+        match end {
+            End::Polite => self.counts.restarts += 1,
+            End::Crash => self.counts.crashes += 1,
+        }
+        self.ends(who, end).await;
+        if who == Who::PayerLsp {
+            self.world.payer_lsp = PayerLsp::start(self.config(who)).await?;
+        } else {
+            self.start(who).await?;
+        }
+        self.linked().await
+    }
+
+    /// Whoever has died of a fault is crashed for good, and starts again.
+    async fn bury(&mut self) -> Result<()> {
+        for who in Who::all() {
+            let dead = self.node(who).is_some_and(|node| node.faults().fired().is_some());
+            if dead {
+                self.restart(who, End::Crash).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until all who are online have the links they should have.
+    async fn linked(&mut self) -> Result<()> {
+        let began = Instant::now();
+        loop {
+            let mut missing = None;
+            for (one, other) in links() {
+                let (Some(a), Some(b)) = (self.node(one), self.node(other)) else { continue };
+                // One that has died of a fault is restarted in its turn.
+                let dead = a.faults().fired().is_some() || b.faults().fired().is_some();
+                if dead || a.is_connected(&b.id()) && b.is_connected(&a.id()) {
+                    continue;
+                }
+                missing = Some((one, other));
+                let _ = a.connect(b.id(), b.address()).await;
+            }
+            let Some((one, other)) = missing else { return Ok(()) };
+            ensure!(
+                began.elapsed() < PATIENCE,
+                "{} and {} do not connect again",
+                one.name(),
+                other.name()
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn pay(&mut self, payer: usize, recipient: usize, msat: u64, old: bool, wait: bool) {
+        let offers = &self.offers[recipient];
+        let offer = if old { offers.first() } else { offers.last() };
+        let (Some(node), Some(offer)) = (&self.payers[payer], offer) else { return };
+        let from = self.world.transcript.position();
+        let Ok(id) = node.pay(offer, msat) else { return };
+        self.counts.asked += 1;
+        self.sent.push(Sent { payer, recipient, id, over: false });
+        if wait {
+            let away = self.recipients[recipient].is_none();
+            self.wait(|town| {
+                town.sent.last().is_some_and(|sent| sent.over) || away && town.has_mail(from)
+            })
+            .await;
+        }
+    }
+
+    fn has_mail(&self, from: u64) -> bool {
+        let entries = self.world.transcript.since(from);
+        entries.iter().any(|e| matches!(&e.what, What::Mailbox { state, .. } if state == "kept"))
+    }
+
+    /// Waits for this, but not for ever.
+    async fn wait(&mut self, done: impl Fn(&Self) -> bool) {
+        let began = Instant::now();
+        while began.elapsed() < WAIT {
+            self.look_after_payments();
+            if done(self) || self.online().any(|node| node.faults().fired().is_some()) {
+                return;
+            }
+            let position = self.world.transcript.position();
+            let next = self.world.transcript.next(position);
+            let _ = tokio::time::timeout(Duration::from_millis(50), next).await;
+        }
+    }
+
+    fn look_after_payments(&mut self) {
+        for sent in self.sent.iter_mut().filter(|sent| !sent.over) {
+            let Some(payer) = &self.payers[sent.payer] else { continue };
+            let stage = payer.stage(sent.id);
+            sent.over = matches!(stage, None | Some(PaymentStage::Paid | PaymentStage::Abandoned));
+        }
+    }
+
+    async fn away(&mut self, who: Who) {
+        self.counts.restarts += 1;
+        self.ends(who, End::Polite).await;
+    }
+
+    async fn back(&mut self, who: Who, wait: bool) -> Result<()> {
+        if self.node(who).is_some() {
+            return Ok(());
+        }
+        self.start(who).await?;
+        self.linked().await?;
+        if wait {
+            self.wait(|town| {
+                let concerns = |sent: &&Sent| {
+                    who == Who::Payer(sent.payer) || who == Who::Recipient(sent.recipient)
+                };
+                let possible = |sent: &&Sent| {
+                    town.payers[sent.payer].is_some() && town.recipients[sent.recipient].is_some()
+                };
+                let mut open = town.sent.iter().filter(|sent| !sent.over);
+                !open.any(|sent| concerns(&&sent) && possible(&&sent))
+            })
+            .await;
+        }
+        Ok(())
+    }
+
+    async fn drop_link(&mut self, who: Who) -> Result<()> {
+        let (one, other) = match who {
+            Who::Payer(_) => (who, Who::PayerLsp),
+            Who::PayerLsp | Who::Lsp => (Who::PayerLsp, Who::Lsp),
+            Who::Recipient(_) => (who, Who::Lsp),
+        };
+        if let (Some(a), Some(b)) = (self.node(one), self.node(other)) {
+            a.disconnect(&b.id())?;
+        }
+        self.linked().await
+    }
+
+    /// Mines as many blocks as asked for, or fewer: see `CLEAR_OF_EXPIRY`.
+    async fn mine(&mut self, blocks: u32) -> Result<()> {
+        let height = self.world.chain.height().await?;
+        let clear = self.next_expiry().map_or(u32::MAX, |expiry| {
+            expiry.saturating_sub(height).saturating_sub(CLEAR_OF_EXPIRY)
+        });
+        self.mine_all(blocks.min(clear)).await
+    }
+
+    /// The next expiry of an HTLC in a channel of which one end is away.
+    fn next_expiry(&self) -> Option<u32> {
+        let mut next: Option<u32> = None;
+        for who in Who::all() {
+            let Some(node) = self.node(who) else { continue };
+            for channel in node.channel_manager().list_channels() {
+                if channel.is_usable {
+                    continue;
+                }
+                let inbound = channel.pending_inbound_htlcs.iter().map(|htlc| htlc.cltv_expiry);
+                let outbound = channel.pending_outbound_htlcs.iter().map(|htlc| htlc.cltv_expiry);
+                next = inbound.chain(outbound).chain(next).min();
+            }
+        }
+        next
+    }
+
+    async fn mine_all(&mut self, blocks: u32) -> Result<()> {
+        if blocks == 0 {
+            return Ok(());
+        }
+        self.counts.blocks += blocks;
+        self.world.chain.mine(blocks, &nobody()).await?;
+        self.pass(BLOCK * blocks);
+        self.synced().await
+    }
+
+    async fn reorg(&mut self, blocks: u32) -> Result<()> {
+        self.world.chain.invalidate_tip(blocks).await?;
+        self.world.chain.mine(blocks + 1, &nobody()).await?;
+        self.counts.blocks += blocks + 1;
+        self.synced().await
+    }
+
+    /// Waits until everybody who is online has seen the tip.
+    async fn synced(&self) -> Result<()> {
+        let tip = self.world.chain.tip().await?;
+        let seen = |node: &Node| {
+            let dead = node.faults().fired().is_some();
+            dead || node.channel_manager().current_best_block().block_hash == tip
+        };
+        self.eventually("a node does not follow the chain", || self.online().all(seen)).await
+    }
+
+    async fn eventually(&self, what: &str, mut done: impl FnMut() -> bool) -> Result<()> {
+        let began = Instant::now();
+        while !done() {
+            ensure!(began.elapsed() < PATIENCE, "{what}");
+            let position = self.world.transcript.position();
+            let next = self.world.transcript.next(position);
+            let _ = tokio::time::timeout(Duration::from_millis(20), next).await;
+        }
+        Ok(())
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.ahead += time;
+        self.online().for_each(|node| node.clock().advance(time));
+    }
+
+    fn tick(&self) {
+        self.online().for_each(|node| node.channel_manager().timer_tick_occurred());
+    }
+
+    async fn renew(&mut self, recipient: usize) -> Result<()> {
+        let lsp = self.world.lsp().id();
+        self.recipient(recipient)?.buy_lease(lsp, wallets_terms()).await?;
+        self.counts.leases += 1;
+        // Further offers name the new lease.
+        self.recipient(recipient)?.channel_manager().timer_tick_occurred();
+        Ok(())
+    }
+
+    fn hear_of_offers(&mut self) {
+        for (recipient, offers) in self.recipients.iter().zip(&mut self.offers) {
+            let offer = recipient.as_ref().and_then(Recipient::offer);
+            if let Some(offer) = offer.filter(|offer| !offers.contains(offer)) {
+                offers.push(offer);
+            }
+        }
+    }
+
+    /// Waits until everybody owns what they should: what one node has just said, another may be
+    /// about to say.
+    async fn balanced(&mut self) -> Result<()> {
+        let began = Instant::now();
+        loop {
+            let Err(error) = self.audit.owners() else { return Ok(()) };
+            if began.elapsed() > PATIENCE {
+                return Err(error);
+            }
+            let position = self.world.transcript.position();
+            let next = self.world.transcript.next(position);
+            let _ = tokio::time::timeout(Duration::from_millis(50), next).await;
+        }
+    }
+
+    /// Waits until nothing is under way; blocks come meanwhile, as many as an HTLC may take.
+    async fn drained(&mut self) -> Result<()> {
+        const LONGEST: u32 = 700;
+        const AT_A_TIME: u32 = 20;
+        let mut blocks = 0;
+        loop {
+            self.wait(|town| town.under_way().is_none()).await;
+            let Some(hangs) = self.under_way() else { break };
+            if blocks >= LONGEST {
+                bail!("after {blocks} blocks, {hangs}");
+            }
+            self.abandon_unlocked();
+            self.mine_all(AT_A_TIME).await?;
+            blocks += AT_A_TIME;
+        }
+        let began = Instant::now();
+        loop {
+            let Err(error) = self.audit.all() else { return Ok(()) };
+            if began.elapsed() > PATIENCE {
+                return Err(error);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// What is under way, if anything is.
+    fn under_way(&self) -> Option<String> {
+        for who in Who::all() {
+            let Some(node) = self.node(who) else { continue };
+            for channel in node.channel_manager().list_channels() {
+                let htlcs =
+                    channel.pending_inbound_htlcs.len() + channel.pending_outbound_htlcs.len();
+                if htlcs > 0 {
+                    let (name, peer) = (who.name(), channel.counterparty.node_id);
+                    return Some(format!("{name} has {htlcs} HTLCs with {peer}: {channel:?}"));
+                }
+            }
+            if let Some(payment) = unfinished(node).first() {
+                return Some(format!("{} waits for {payment:?}", who.name()));
+            }
+        }
+        None
+    }
+
+    /// Gives up what waits for a word that was lost: LDK says it once, and waits for an answer for up
+    /// to a week. Nothing is locked meanwhile.
+    fn abandon_unlocked(&self) {
+        for node in self.online() {
+            for payment in unfinished(node) {
+                if let RecentPaymentDetails::AwaitingInvoice { payment_id } = payment {
+                    node.channel_manager().abandon_payment(payment_id);
+                }
+            }
+        }
+    }
+
+    /// A payer that is online pays this recipient, at once or after its lease was renewed.
+    async fn paid_again(&mut self, recipient: usize) -> Result<()> {
+        const MSAT: u64 = 20_000_000;
+        const TRIES: usize = 4;
+        for _ in 0..TRIES {
+            let (asked, paid) = (self.counts.asked, self.audit.paid());
+            self.hear_of_offers();
+            self.pay(1, recipient, MSAT, false, true).await;
+            ensure!(self.counts.asked > asked, "its payer cannot pay");
+            self.drained().await?;
+            if self.audit.paid() > paid {
+                return Ok(());
+            }
+            self.renew(recipient).await?;
+            self.wait(|_| false).await;
+        }
+        Err(anyhow!("{TRIES} payments failed, each after a new lease"))
+    }
+}
+
+/// Payments of this node that are not over.
+fn unfinished(node: &Node) -> Vec<RecentPaymentDetails> {
+    let mut payments = node.channel_manager().list_recent_payments();
+    payments.retain(|payment| match payment {
+        RecentPaymentDetails::AwaitingInvoice { .. } | RecentPaymentDetails::Pending { .. } => true,
+        RecentPaymentDetails::Fulfilled { .. } | RecentPaymentDetails::Abandoned { .. } => false,
+    });
+    payments
+}
+
+enum Party {
+    Payer(Payer),
+    Lsp(Lsp),
+    Recipient(Recipient),
+}
+
+/// Who connects to whom.
+fn links() -> impl Iterator<Item = (Who, Who)> {
+    let payers = (0..PAYERS).map(|at| (Who::Payer(at), Who::PayerLsp));
+    let recipients = (0..RECIPIENTS).map(|at| (Who::Recipient(at), Who::Lsp));
+    [(Who::PayerLsp, Who::Lsp)].into_iter().chain(payers).chain(recipients)
+}
