@@ -98,7 +98,15 @@ fn masked(text: &str) -> String {
     for (before, after) in NUMBERS {
         text = without_numbers(&text, before, after);
     }
-    text
+    without_scids(&text)
+}
+
+/// `1x104x7` becomes `…`.
+fn without_scids(text: &str) -> String {
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    let is_scid = |word: &str| word.split('x').count() == 3 && word.split('x').all(is_number);
+    let words = text.split(' ').map(|word| if is_scid(word) { "…" } else { word });
+    words.collect::<Vec<_>>().join(" ")
 }
 
 fn without_numbers(text: &str, before: &str, after: &str) -> String {
@@ -345,6 +353,7 @@ mod tests {
     fn numbers_of_one_run_in_a_text_do_not_count() {
         let text = "InvalidForward { requested_forward_scid: 1099606130688 } of 5 sat";
         assert_eq!(masked(text), "InvalidForward { requested_forward_scid: … } of 5 sat");
+        assert_eq!(masked("SCID 1x104x7 of 0x5 sat"), "SCID … of 0x5 sat");
         let text = "the lease ran out 1795385868s after the Unix epoch, 12s ago";
         assert_eq!(masked(text), "the lease ran out …s after the Unix epoch, 12s ago");
     }

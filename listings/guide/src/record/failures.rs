@@ -169,7 +169,8 @@ fn pay_once(world: &World, invoice: &lightning::bolt11_invoice::Bolt11Invoice) -
 /// What the payer can send, in msat: it tells whether a payment came back.
 fn payers_money(world: &World) -> Result<u64> {
     let channels = world.payer().balances().channels;
-    Ok(channels.first().context("the payer has no channel")?.outbound_msat)
+    ensure!(!channels.is_empty(), "the payer has no channel");
+    Ok(channels.iter().map(|channel| channel.outbound_msat).sum())
 }
 
 /// Waits until the payer is told, and has all of its money again.

@@ -28,7 +28,7 @@ pub const LEAST_BLOCKS_TO_OPEN: u32 = CLIENT_NEEDS_BLOCKS + 1;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// No lease was sold under this SCID.
-    #[error("no lease was sold under SCID {0:016x}")]
+    #[error("no lease was sold under SCID {}x{}x{}", .0 >> 40, .0 >> 16 & 0xff_ffff, .0 & 0xffff)]
     UnknownScid(u64),
     /// The lease has ended.
     #[error("the lease has ended: {0:?}")]

@@ -139,9 +139,9 @@ async fn long_recipient_id(world: &mut World) -> Result<()> {
     comes_back(world, from, before).await
 }
 
-const VALIDITY: Duration = Duration::from_secs(2 * 60 * 60);
+pub(super) const VALIDITY: Duration = Duration::from_secs(2 * 60 * 60);
 
-fn short_lease() -> Story {
+pub(super) fn short_lease() -> Story {
     let mut story = usual();
     story.lsp.fees.validity = VALIDITY;
     story
@@ -173,11 +173,12 @@ async fn client_away(world: &mut World) -> Result<()> {
     comes_back(world, from, before).await
 }
 
-/// Sends an HTLC with a made-up hash down the invoice's paths, whatever minimum they state, once.
+/// Sends an HTLC with a made-up hash down the invoice's paths, whatever limits they state, once.
 pub(super) fn probe(world: &World, paths: &[BlindedPaymentPath], amount_msat: u64) -> Result<()> {
     let mut paths = paths.to_vec();
     for path in &mut paths {
         path.payinfo.htlc_minimum_msat = 0;
+        path.payinfo.htlc_maximum_msat = u64::MAX;
     }
     let payee = PaymentParameters::blinded(paths);
     let hash = [7; 32];
