@@ -1,6 +1,7 @@
 //! The store: a map in memory in front of a [`KVStore`].
 
 use super::{Consumption, Lease, LeaseId, LeaseRecord, LeaseState, RecordError};
+use bitcoin::secp256k1::PublicKey;
 use core::cmp::Reverse;
 use core::time::Duration;
 use lightning::io;
@@ -315,8 +316,10 @@ fn storage(doing: &'static str) -> impl FnOnce(io::Error) -> LeaseStoreError {
     move |source| LeaseStoreError::Storage { doing, source }
 }
 
-fn newest_first(lease: &Lease) -> (Reverse<Duration>, u64) {
-    (Reverse(lease.opening_fee_params.valid_until), lease.id.intercept_scid)
+/// The same after every restart: two LSPs may give the same SCID.
+fn newest_first(lease: &Lease) -> (Reverse<Duration>, u64, PublicKey) {
+    let LeaseId { lsp_node_id, intercept_scid } = lease.id;
+    (Reverse(lease.opening_fee_params.valid_until), intercept_scid, lsp_node_id)
 }
 
 fn usable(leases: impl Iterator<Item = Lease>, now: Duration) -> Vec<Lease> {

@@ -341,6 +341,24 @@ async fn the_router_sees_the_newest_first() {
     }
 }
 
+/// Found by fuzzing: with one SCID from several LSPs, a restart could put another lease into the next
+/// invoice.
+#[tokio::test]
+async fn leases_of_several_lsps_keep_their_order_over_a_restart() {
+    let disk = Disk::default();
+    let store = open(&disk).await;
+    for lsp in 1..=20 {
+        let mut lease = lease(1);
+        lease.id.lsp_node_id = node(lsp);
+        store.add(lease).await.unwrap();
+    }
+    for _ in 0..5 {
+        let again = open(&disk).await;
+        assert_eq!(again.list(), store.list());
+        assert_eq!(again.active(Duration::ZERO), store.active(Duration::ZERO));
+    }
+}
+
 prop_compose! {
     fn any_record()(
         lsp_node_id in any_node(),

@@ -89,7 +89,7 @@ pub enum DropReason {
     Full,
 }
 
-/// The store failed. The mailbox is as it was.
+/// The store failed. What was not written is not in effect: the mailbox holds what its store holds.
 #[derive(Debug, thiserror::Error)]
 #[error("the mailbox's store failed ({0}): repair it and handle the event again")]
 pub struct MailboxError(#[from] io::Error);
@@ -194,11 +194,12 @@ impl<K: KVStore> Mailbox<K> {
         letter: Letter,
         dropped: Vec<u64>,
     ) -> Result<Posted, MailboxError> {
-        self.write(&peer, &letter).await?;
-        self.shelve(peer, letter);
+        // First the old ones: if the store fails half-way, the limits hold and the message was not kept.
         for number in &dropped {
             self.remove(&peer, *number).await?;
         }
+        self.write(&peer, &letter).await?;
+        self.shelve(peer, letter);
         Ok(Posted::Kept { dropped: dropped.len() })
     }
 
@@ -353,10 +354,14 @@ fn key(peer: &PublicKey, number: u64) -> String {
     format!("{peer}_{number:016x}")
 }
 
-fn decode(key: &str, bytes: &[u8]) -> Option<(PublicKey, Letter)> {
-    let (peer, number) = key.split_once('_')?;
+fn decode(name: &str, bytes: &[u8]) -> Option<(PublicKey, Letter)> {
+    let (peer, number) = name.split_once('_')?;
     let peer = PublicKey::from_str(peer).ok()?;
     let number = u64::from_str_radix(number, 16).ok()?;
+    // Under another name it would be removed in memory only, and the last number has no next one.
+    if key(&peer, number) != name || number == u64::MAX {
+        return None;
+    }
     let stored = StoredLetter::read(&mut &*bytes).ok()?;
     let StoredLetter { received, deliveries, sender, message } = stored;
     parse(&message)?;
@@ -539,6 +544,27 @@ mod tests {
         let mail = message(2, 1);
         let posted = post.mailbox.post(Some(node(9)), &to, &mail, |_| true, seconds(1)).await;
         assert!(posted.is_err());
+        assert_eq!(post.mailbox.waiting(&node(1)), 1);
+    }
+
+    /// Found by fuzzing: such a letter was taken out of memory, and lay in the store again after the
+    /// next restart.
+    #[tokio::test]
+    async fn a_letter_under_another_name_than_its_own_is_unreadable() {
+        let mut post = Post::new(MailboxLimits::default()).await;
+        post.post(1, &message(1, 1)).await;
+        let (_, _, name) = post.store.keys().remove(0);
+        let letter = post.store.get(MAILBOX_NAMESPACE, "", &name);
+        let (short, upper) = (format!("{}_0", node(1)), name.to_uppercase());
+        // There is no number after this one.
+        let last = key(&node(1), u64::MAX);
+        for foreign in [&short, &upper, &last] {
+            post.store.set(MAILBOX_NAMESPACE, "", foreign, &letter);
+        }
+        post.restart().await;
+        let mut expected = [short, upper, last];
+        expected.sort();
+        assert_eq!(post.mailbox.unreadable(), expected);
         assert_eq!(post.mailbox.waiting(&node(1)), 1);
     }
 }

@@ -94,6 +94,11 @@ impl MemoryStore {
         self.entries.lock().unwrap().insert(name, bytes.to_vec());
     }
 
+    pub(crate) fn get(&self, primary: &str, secondary: &str, key: &str) -> Vec<u8> {
+        let name = (primary.into(), secondary.into(), key.into());
+        self.entries.lock().unwrap()[&name].clone()
+    }
+
     pub(crate) fn keys(&self) -> Vec<(String, String, String)> {
         self.entries.lock().unwrap().keys().cloned().collect()
     }
