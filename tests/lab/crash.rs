@@ -1,5 +1,7 @@
 //! Processes that die between two writes.
 
+mod processes;
+
 use guide::lab;
 use guide::world::{PATIENCE, Story, World};
 use lsps2_async::lease::{LeaseState, TrustModel};
@@ -24,11 +26,12 @@ async fn waiting_for_the_recipient(trust: TrustModel) -> (World, u64) {
 async fn recipient_crashes_at(trust: TrustModel, faults: &[Fault]) {
     let (mut world, from) = waiting_for_the_recipient(trust).await;
     for fault in faults {
-        world.start_recipient().await.unwrap();
-        let armed = world.recipient().faults().clone();
+        let armed = world.faults("recipient");
         armed.arm(fault.clone());
+        world.start_recipient().await.unwrap();
         let died = tokio::time::timeout(PATIENCE, armed.wait()).await;
-        assert_eq!(&died.expect("it comes to this point"), fault);
+        let seen = || format!("no {fault} in {:#?}", world.transcript.since(from));
+        assert_eq!(&died.unwrap_or_else(|_| panic!("{}", seen())), fault);
         world.crash_recipient().await;
     }
     let books = world.wake_recipient_and_settle(from).await.unwrap();
@@ -64,7 +67,7 @@ async fn a_payers_lsp_that_crashes_while_it_holds_loses_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_lsp_that_crashes_between_intercept_and_open_opens_after_all() {
     let (mut world, from) = waiting_for_the_recipient(TrustModel::ClientTrustsLsp).await;
-    let armed = world.lsp().faults().clone();
+    let armed = world.faults("lsp");
     armed.arm(Fault::at(points::BEFORE_OPEN));
     world.start_recipient().await.unwrap();
     tokio::time::timeout(PATIENCE, armed.wait()).await.unwrap();

@@ -11,7 +11,7 @@ use lightning::util::ser::{Readable, Writeable};
 use lsps2_async::lease::{LeaseRecord, LeaseState, TrustModel};
 use lsps2_async::negotiate::NegotiationPolicy;
 use lsps2_async::payer::PayerMode;
-use node::faults::Faults;
+use node::faults::{Fault, Faults};
 use node::lsp::{Lsp, LspPolicy};
 use node::payer::Payer;
 use node::payer_lsp::PayerLsp;
@@ -145,6 +145,24 @@ async fn answer(party: &Party, chain: &Chain, words: &[&str]) -> Result<Value> {
         (_, ["balances"]) => Ok(json!(party.balances())),
         (_, ["address"]) => Ok(json!({ "script": party.wallet_script()?.to_hex_string() })),
         (_, ["mine", blocks]) => mine(party, chain, blocks).await,
+        // For tests: where this process kills itself, what it does, and what time it is.
+        (_, ["fault", "none"]) => {
+            party.faults().disarm();
+            Ok(json!({ "armed": null }))
+        }
+        (_, ["fault", rest @ ..]) => {
+            let fault: Fault = rest.join(" ").parse()?;
+            party.faults().arm(fault.clone());
+            Ok(json!({ "armed": fault.to_string() }))
+        }
+        (_, ["steps"]) => {
+            party.faults().observe(|step| say(json!({ "step": step })));
+            Ok(json!({ "steps": "are printed" }))
+        }
+        (_, ["clock", seconds]) => {
+            party.clock().advance(Duration::from_secs(seconds.parse()?));
+            Ok(json!({ "ahead": seconds }))
+        }
         (Party::Recipient(party), ["connect", peer]) => {
             let (id, address) = parse_peer(peer)?;
             party.connect_lsp(id, address).await?;
@@ -281,7 +299,11 @@ fn encode_paths(paths: &[BlindedMessagePath]) -> Vec<u8> {
     paths.iter().flat_map(|path| path.encode()).collect()
 }
 
-fn decode_paths(bytes: &[u8]) -> Result<Vec<BlindedMessagePath>> {
+/// What the answer to `paths` holds, in hex.
+///
+/// # Errors
+/// If these are no paths.
+pub fn decode_paths(bytes: &[u8]) -> Result<Vec<BlindedMessagePath>> {
     let (mut rest, mut paths) = (bytes, Vec::new());
     while !rest.is_empty() {
         let path = BlindedMessagePath::read(&mut rest);

@@ -21,9 +21,10 @@ use node::recipient::{Recipient, RecipientPolicy};
 use node::transcript::{DIRECTOR, Entry, HtlcState, NotSeen, Transcript, What};
 use node::{NodeConfig, wallet_script};
 use regtest::Chain;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -92,6 +93,8 @@ pub struct World {
     lsp_address: SocketAddr,
     /// By how much everybody's clock has been set forward.
     ahead: Duration,
+    /// By the names of the nodes.
+    faults: Mutex<HashMap<String, Faults>>,
     folder: TempDir,
 }
 
@@ -121,7 +124,11 @@ impl World {
         let payers_coins = u32::try_from(story.payer_channels_sat.len())?;
         let coins = [("payer", payers_coins), ("payer-lsp", 1), ("lsp", story.lsp_coins)];
         fund(&chain, &folder, &coins).await?;
-        let config = |name: &str| node_config(&folder, &chain, &transcript, name, any_port());
+        let faults = Mutex::default();
+        let config = |name: &str| NodeConfig {
+            faults: faults_of(&faults, name),
+            ..node_config(&folder, &chain, &transcript, name, any_port())
+        };
         let (lsp, payer_lsp, payer) = tokio::try_join!(
             Lsp::start(config("lsp"), story.lsp.clone()),
             PayerLsp::start(config("payer-lsp")),
@@ -138,6 +145,7 @@ impl World {
             others: Vec::new(),
             ahead: Duration::ZERO,
             story,
+            faults,
             folder,
         };
         world.open_channels().await.context("setting up the channels")?;
@@ -564,7 +572,12 @@ impl World {
 
     fn config(&self, name: &str, listen: SocketAddr) -> NodeConfig {
         let config = node_config(&self.folder, &self.chain, &self.transcript, name, listen);
-        NodeConfig { ahead: self.ahead, ..config }
+        NodeConfig { ahead: self.ahead, faults: self.faults(name), ..config }
+    }
+
+    /// The faults of the node with this name, there or not. They stay when it starts again.
+    pub fn faults(&self, name: &str) -> Faults {
+        faults_of(&self.faults, name)
     }
 
     /// The director says something: a fault that is made here, or what no message tells.
@@ -639,6 +652,10 @@ fn node_config(
         faults: Faults::default(),
         ahead: Duration::ZERO,
     }
+}
+
+fn faults_of(all: &Mutex<HashMap<String, Faults>>, name: &str) -> Faults {
+    all.lock().unwrap().entry(name.to_owned()).or_default().clone()
 }
 
 fn any_port() -> SocketAddr {

@@ -6,6 +6,7 @@
 //! the transcript, and [`Node::crash`](crate::Node::crash) clears away what is left of it.
 
 use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex};
@@ -154,7 +155,8 @@ fn known_point(point: &str) -> Result<String> {
 }
 
 /// Something a node did that a fault may stand at.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Step {
     /// It passes a point.
     Point(String),
@@ -165,7 +167,7 @@ pub enum Step {
 }
 
 /// What is written or removed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Write {
     /// `primary/secondary/name` without the empty parts.
     pub key: String,

@@ -1,0 +1,392 @@
+//! The recipient's LSP as a process of its own, killed at one write after the other.
+
+use anyhow::{Context, Result, anyhow, ensure};
+use bitcoin::hex::FromHex;
+use bitcoin::secp256k1::PublicKey;
+use guide::lab;
+use guide::money::Books;
+use guide::terminal::decode_paths;
+use guide::world::{PATIENCE, Story, World, is_wire, wallets_terms};
+use lightning::offers::offer::Offer;
+use lsps2_async::lease::TrustModel;
+use lsps2_async::payer::PayerMode;
+use node::Node;
+use node::faults::{Fault, Step, points};
+use node::recipient::{Recipient, RecipientPolicy};
+use node::transcript::{Entry, HtlcState, Transcript, What};
+use regtest::{Chain, EmbeddedChain};
+use serde_json::Value;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{Child, ChildStdin, Command};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+/// What is paid each time, in msat, and what the lease asks for it.
+const AMOUNT_MSAT: u64 = 20_000_000;
+const FEE_MSAT: u64 = 2_000_000;
+
+/// A `node lsp` process. What it prints of its events stands in the world's transcript.
+struct LspProcess {
+    child: Child,
+    stdin: ChildStdin,
+    answers: mpsc::UnboundedReceiver<Value>,
+    steps: Arc<Mutex<Vec<Step>>>,
+    reading: JoinHandle<()>,
+}
+
+/// How such a process is started, again and again.
+struct Launch {
+    data: PathBuf,
+    listen: SocketAddr,
+    chain: SocketAddr,
+    trust: TrustModel,
+}
+
+impl LspProcess {
+    async fn start(launch: &Launch, transcript: &Transcript) -> Result<Self> {
+        let trust = match launch.trust {
+            TrustModel::LspTrustsClient => "lsp",
+            TrustModel::ClientTrustsLsp => "client",
+        };
+        let mut child = Command::new(env!("CARGO_BIN_EXE_guide"))
+            .args(["node", "lsp", "--trust", trust, "--data"])
+            .arg(&launch.data)
+            .args(["--listen", &launch.listen.to_string(), "--chain", &launch.chain.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        let (sender, answers) = mpsc::unbounded_channel();
+        let (steps, transcript) = (Arc::<Mutex<Vec<Step>>>::default(), transcript.clone());
+        let mut lines = BufReader::new(child.stdout.take().context("piped")?).lines();
+        let seen = steps.clone();
+        let reading = tokio::spawn(async move {
+            while let Ok(Some(line)) = lines.next_line().await {
+                let line = named(line, &transcript);
+                let Ok(mut value) = serde_json::from_str::<Value>(&line) else { continue };
+                if let Some(step) = value.get_mut("step") {
+                    seen.lock().unwrap().push(serde_json::from_value(step.take()).unwrap());
+                } else if value.get("kind").is_some() {
+                    let entry: Entry = serde_json::from_value(value).unwrap();
+                    transcript.record("lsp", entry.what);
+                } else {
+                    let _ = sender.send(value);
+                }
+            }
+        });
+        let stdin = child.stdin.take().context("piped")?;
+        let mut lsp = Self { child, stdin, answers, steps, reading };
+        lsp.answers.recv().await.context("the process says hello")?;
+        Ok(lsp)
+    }
+
+    /// `None` if the process has died over it.
+    async fn ask(&mut self, command: &str) -> Result<Option<Value>> {
+        if self.stdin.write_all(format!("{command}\n").as_bytes()).await.is_err() {
+            return Ok(None);
+        }
+        let Some(answer) = self.answers.recv().await else { return Ok(None) };
+        ensure!(answer.get("error").is_none(), "{command}: {answer}");
+        Ok(Some(answer["answer"].clone()))
+    }
+
+    /// Waits until it has killed itself and everything it said was read.
+    async fn died(&mut self) -> Result<()> {
+        use std::os::unix::process::ExitStatusExt;
+        let status = self.child.wait().await?;
+        ensure!(status.signal() == Some(9), "the process ended otherwise: {status}");
+        let _ = (&mut self.reading).await;
+        Ok(())
+    }
+
+    fn steps(&self) -> Vec<Step> {
+        self.steps.lock().unwrap().clone()
+    }
+}
+
+/// Node ids, which are all that another process knows, become names.
+fn named(mut line: String, transcript: &Transcript) -> String {
+    for (id, name) in transcript.introduced() {
+        line = line.replace(&id, &name);
+    }
+    line
+}
+
+/// A world whose LSP is a process.
+struct Stage {
+    world: World,
+    lsp: LspProcess,
+    launch: Launch,
+    lsp_id: PublicKey,
+    recipients: u32,
+    serving: JoinHandle<()>,
+}
+
+/// What became of a payment over a crash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// It went through.
+    Paid,
+    /// It came back whole, and the next one went through.
+    CameBack,
+}
+
+/// One payment with its crash.
+struct Played {
+    fired: bool,
+    steps: Vec<Step>,
+    end: End,
+}
+
+impl Stage {
+    async fn new(trust: TrustModel) -> Result<Self> {
+        let embedded = EmbeddedChain::new();
+        let chain = Chain::Embedded(embedded.clone());
+        let login = || "guide".to_owned();
+        let loopback = (Ipv4Addr::LOCALHOST, 0).into();
+        let (address, serving) = regtest::serve(embedded, loopback, login(), login()).await?;
+        let serving = tokio::spawn(async move { drop(serving.await) });
+        let mut story = Story::new(PayerMode::OftenOffline, trust);
+        story.lsp_coins = 12;
+        let mut world = World::new(chain, story).await?;
+        lab::begin(&world, "crash", "The LSP is killed").await?;
+        let launch = Launch {
+            data: world.node_config("lsp").data_dir,
+            listen: world.lsp().address(),
+            chain: address,
+            trust,
+        };
+        let lsp_id = world.lsp().id();
+        world.stop_lsp().await;
+        let from = world.transcript.position();
+        let lsp = LspProcess::start(&launch, &world.transcript).await?;
+        let stage = Self { world, lsp, launch, lsp_id, recipients: 0, serving };
+        stage.lsp_is_back(from).await?;
+        Ok(stage)
+    }
+
+    async fn lsp_is_back(&self, from: u64) -> Result<()> {
+        let back = |e: &Entry| e.node == "payer-lsp" && is_wire(e, "channel_reestablish");
+        self.world.see(from, back).await?;
+        Ok(())
+    }
+
+    async fn start_recipient(&self, name: &str) -> Result<Recipient> {
+        let from = self.world.transcript.position();
+        let config = self.world.node_config(name);
+        let recipient = Recipient::start(config, RecipientPolicy::default()).await?;
+        recipient.connect_lsp(self.lsp_id, self.launch.listen).await?;
+        let there = |e: &Entry| matches!(&e.what, What::Connected { peer } if peer == name);
+        self.world.see(from, |e| e.node == "lsp" && there(e)).await?;
+        Ok(recipient)
+    }
+
+    /// A new recipient with an offer, and away.
+    async fn new_recipient(&mut self) -> Result<(String, Offer)> {
+        self.recipients += 1;
+        let name = format!("recipient-{}", self.recipients);
+        let recipient = self.start_recipient(&name).await?;
+        recipient.buy_lease(self.lsp_id, wallets_terms()).await?;
+        let answer = self.lsp.ask(&format!("paths {name}")).await?.context("the LSP is alive")?;
+        let hex = answer["paths"].as_str().context("paths")?;
+        recipient.use_paths(decode_paths(&Vec::from_hex(hex)?)?)?;
+        let offer = recipient.wait_for_offer(PATIENCE).await?;
+        let from = self.world.transcript.position();
+        recipient.stop().await;
+        let gone = |e: &Entry| matches!(&e.what, What::Disconnected { peer } if *peer == name);
+        self.world.see(from, |e| e.node == "lsp" && gone(e)).await?;
+        Ok((name, offer))
+    }
+
+    /// A payment to a new recipient, over whose arrival the LSP is killed. Everything is checked.
+    async fn play(&mut self, fault: &Fault) -> Result<Played> {
+        let (name, offer) = self.new_recipient().await?;
+        let before = self.money();
+        let from = self.world.transcript.position();
+        self.world.pay_while_recipient_is_offline(&offer, AMOUNT_MSAT).await?;
+        let armed = fault.clone().since(points::HTLC_INTERCEPTED);
+        self.lsp.ask("steps").await?;
+        let steps_before = self.lsp.steps().len();
+        self.lsp.ask(&format!("fault {armed}")).await?.context("the LSP is alive")?;
+        let recipient = self.start_recipient(&name).await?;
+        let survived = tokio::select! {
+            died = self.lsp.died() => died.map(|()| false)?,
+            ended = ended(&self.world, &name, from) => ended.map(|_| true)?,
+        };
+        // It may still come to it as long as it is armed.
+        let fired = !survived || self.lsp.ask("fault none").await?.is_none();
+        let steps = self.lsp.steps().split_off(steps_before);
+        if fired {
+            self.lsp.died().await?;
+            self.world.transcript.record("lsp", What::Stopped);
+            let then = self.world.transcript.position();
+            self.lsp = LspProcess::start(&self.launch, &self.world.transcript).await?;
+            self.lsp_is_back(then).await?;
+        }
+        let end = ended(&self.world, &name, from).await?;
+        let paid_from = match end {
+            End::Paid => from,
+            End::CameBack => {
+                self.nothing_is_under_way(&recipient).await?;
+                ensure!(self.money() == before, "{:?} and not {before:?}", self.money());
+                let from = self.world.transcript.position();
+                self.world.payer().pay(&offer, AMOUNT_MSAT)?;
+                let again = ended(&self.world, &name, from).await?;
+                ensure!(again == End::Paid, "it cannot be paid afterwards");
+                from
+            }
+        };
+        self.is_settled(&recipient, paid_from).await?;
+        let books = Books::of_one_payment(&self.world.transcript.since(paid_from))?;
+        ensure!(books.opening_fee_msat == FEE_MSAT, "{books:?}");
+        // Never twice, and the offer stays good.
+        let then = self.world.transcript.position();
+        self.world.payer().pay(&offer, AMOUNT_MSAT)?;
+        ensure!(ended(&self.world, &name, then).await? == End::Paid, "a second payment fails");
+        self.is_settled(&recipient, then).await?;
+        let books = Books::of_one_payment(&self.world.transcript.since(then))?;
+        ensure!(books.opening_fee_msat == 0, "{books:?}");
+        self.check_money(before, &recipient)?;
+        self.confirm(&recipient, &name).await?;
+        recipient.stop().await;
+        Ok(Played { fired, steps, end })
+    }
+
+    /// What the payer and its LSP can send, in msat.
+    fn money(&self) -> (u64, u64) {
+        let sum = |node: &Node| node.balances().channels.iter().map(|c| c.outbound_msat).sum();
+        (sum(self.world.payer()), sum(&self.world.payer_lsp))
+    }
+
+    /// Two payments and one opening fee. The LSP has the rest: the other ends of its channels.
+    fn check_money(&self, (payer, payer_lsp): (u64, u64), recipient: &Recipient) -> Result<()> {
+        const ROUTING_MSAT: u64 = 1_000;
+        let (payer_now, payer_lsp_now) = self.money();
+        let sent = 2 * (AMOUNT_MSAT + ROUTING_MSAT);
+        ensure!(payer - payer_now == sent, "the payer sent {}", payer - payer_now);
+        // What it gives to the LSP it gets from the payer.
+        ensure!(payer_lsp_now == payer_lsp + 2 * ROUTING_MSAT, "{payer_lsp_now} {payer_lsp}");
+        let balances = recipient.balances();
+        let [channel] = &balances.channels[..] else { return Err(anyhow!("{balances:?}")) };
+        let received = channel.outbound_msat + channel.reserve_sat * 1_000;
+        ensure!(received == 2 * AMOUNT_MSAT - FEE_MSAT, "the recipient has {received}");
+        Ok(())
+    }
+
+    async fn is_settled(&self, recipient: &Recipient, from: u64) -> Result<()> {
+        self.world.see_htlc(from, "lsp", HtlcState::Forwarded).await?;
+        self.world.see_htlc(from, "payer-lsp", HtlcState::Forwarded).await?;
+        self.nothing_is_under_way(recipient).await
+    }
+
+    /// No HTLC in any channel. Each of the LSP's has its other end in this process.
+    async fn nothing_is_under_way(&self, recipient: &Recipient) -> Result<()> {
+        let idle = |node: &Node| {
+            let channels = node.channel_manager().list_channels();
+            channels.iter().all(|channel| {
+                channel.pending_inbound_htlcs.is_empty()
+                    && channel.pending_outbound_htlcs.is_empty()
+            })
+        };
+        let all = || idle(self.world.payer()) && idle(&self.world.payer_lsp) && idle(recipient);
+        self.world.see(0, |_| all()).await.context("an HTLC hangs")?;
+        Ok(())
+    }
+
+    /// The channel is there on chain, too: also where the LSP withheld its funding.
+    async fn confirm(&self, recipient: &Recipient, name: &str) -> Result<()> {
+        let funding = recipient.channel_manager().list_channels()[0].funding_txo;
+        let txid = funding.context("a funding")?.txid;
+        self.world.see(0, |e| self.is_broadcast(e, &txid.to_string())).await?;
+        let from = self.world.transcript.position();
+        self.world.mine(1).await?;
+        for node in ["lsp", name] {
+            let block = |e: &Entry| e.node == node && matches!(e.what, What::Block { .. });
+            self.world.see(from, block).await?;
+        }
+        ensure!(
+            recipient.channel_manager().list_channels()[0].confirmations == Some(1),
+            "the funding of the channel is not in the block"
+        );
+        Ok(())
+    }
+
+    fn is_broadcast(&self, entry: &Entry, wanted: &str) -> bool {
+        let What::Broadcast { txid, error: None, .. } = &entry.what else { return false };
+        entry.node == "lsp" && txid == wanted
+    }
+
+    async fn stop(mut self) {
+        drop(self.lsp.child.kill().await);
+        self.world.stop().await;
+        self.serving.abort();
+    }
+}
+
+/// What became of the payment under way: it is with the recipient, or with the payer again.
+async fn ended(world: &World, recipient: &str, from: u64) -> Result<End> {
+    let ended = world
+        .see(from, |e| match &e.what {
+            What::Htlc { state: HtlcState::Paid | HtlcState::Failed, .. } => e.node == "payer",
+            _ => false,
+        })
+        .await
+        .with_context(|| format!("the payment to {recipient} hangs"))?;
+    Ok(match ended.what {
+        What::Htlc { state: HtlcState::Paid, .. } => End::Paid,
+        _ => End::CameBack,
+    })
+}
+
+/// A write, without what differs from run to run.
+fn kind(key: &str) -> &str {
+    key.split('/').next().unwrap_or(key)
+}
+
+fn told(steps: &[Step]) -> String {
+    let told: Vec<_> = steps
+        .iter()
+        .filter_map(|step| match step {
+            Step::Point(point) => Some(format!("[{point}]")),
+            Step::After(write) => Some(match write.bytes {
+                Some(_) => write.key.clone(),
+                None => format!("-{}", kind(&write.key)),
+            }),
+            Step::Before(_) => None,
+        })
+        .collect();
+    told.join(" ")
+}
+
+/// Plays on from this write until a payment ends without a crash.
+async fn every_write(trust: TrustModel, first: u32) {
+    let mut stage = Stage::new(trust).await.unwrap();
+    for nth in first.. {
+        let mut fired = false;
+        for fault in [Fault::before_write(nth), Fault::after_write(nth)] {
+            let played = stage.play(&fault).await.with_context(|| fault.to_string()).unwrap();
+            eprintln!("{trust:?} {fault}: {:?}: {}", played.end, told(&played.steps));
+            fired |= played.fired;
+        }
+        if !fired {
+            break;
+        }
+    }
+    stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: every write, one after the other"]
+async fn every_write_of_an_lsp_that_is_trusted() {
+    every_write(TrustModel::ClientTrustsLsp, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: every write, one after the other"]
+async fn every_write_of_an_lsp_that_trusts() {
+    every_write(TrustModel::LspTrustsClient, 1).await;
+}
