@@ -140,7 +140,13 @@ impl<K: KVStore> Mailbox<K> {
             let bytes = mailbox.store.read(MAILBOX_NAMESPACE, "", &key).await?;
             match decode(&key, &bytes) {
                 Some((peer, letter)) => mailbox.shelve(peer, letter),
-                None => mailbox.unreadable.push(key),
+                None => {
+                    // Nothing is written over it.
+                    if let Some((_, number)) = names(&key) {
+                        mailbox.next_number = mailbox.next_number.max(number.saturating_add(1));
+                    }
+                    mailbox.unreadable.push(key);
+                }
             }
         }
         Ok(mailbox)
@@ -215,7 +221,9 @@ impl<K: KVStore> Mailbox<K> {
             return Err(DropReason::TooLarge(bytes));
         }
         let mut left = self.of(peer);
-        if left.is_empty() && self.letters.len() >= self.limits.peers {
+        let is_new = left.is_empty() && self.letters.len() >= self.limits.peers;
+        // No letter after the last number could be told from another.
+        if is_new || self.next_number == u64::MAX {
             return Err(DropReason::Full);
         }
         let others = self.bytes().saturating_sub(size(&left));
@@ -354,14 +362,16 @@ fn key(peer: &PublicKey, number: u64) -> String {
     format!("{peer}_{number:016x}")
 }
 
-fn decode(name: &str, bytes: &[u8]) -> Option<(PublicKey, Letter)> {
+/// The recipient and the number in a key. Another way to write them is none: under it a letter would
+/// be removed in memory only.
+fn names(name: &str) -> Option<(PublicKey, u64)> {
     let (peer, number) = name.split_once('_')?;
-    let peer = PublicKey::from_str(peer).ok()?;
-    let number = u64::from_str_radix(number, 16).ok()?;
-    // Under another name it would be removed in memory only, and the last number has no next one.
-    if key(&peer, number) != name || number == u64::MAX {
-        return None;
-    }
+    let (peer, number) = (PublicKey::from_str(peer).ok()?, u64::from_str_radix(number, 16).ok()?);
+    (key(&peer, number) == name && number < u64::MAX).then_some((peer, number))
+}
+
+fn decode(name: &str, bytes: &[u8]) -> Option<(PublicKey, Letter)> {
+    let (peer, number) = names(name)?;
     let stored = StoredLetter::read(&mut &*bytes).ok()?;
     let StoredLetter { received, deliveries, sender, message } = stored;
     parse(&message)?;
@@ -545,6 +555,23 @@ mod tests {
         let posted = post.mailbox.post(Some(node(9)), &to, &mail, |_| true, seconds(1)).await;
         assert!(posted.is_err());
         assert_eq!(post.mailbox.waiting(&node(1)), 1);
+    }
+
+    /// Found by fuzzing: the next letter got its number.
+    #[tokio::test]
+    async fn nothing_is_written_over_a_letter_that_cannot_be_read() {
+        let mut post = Post::new(MailboxLimits::default()).await;
+        let foreign = key(&node(1), 0);
+        post.store.set(MAILBOX_NAMESPACE, "", &foreign, &[1]);
+        post.restart().await;
+        assert_eq!(post.post(1, &message(1, 1)).await, Posted::Kept { dropped: 0 });
+        assert_eq!(post.store.get(MAILBOX_NAMESPACE, "", &foreign), [1]);
+        assert_eq!(post.store.keys().len(), 2);
+
+        // There is a last number.
+        post.store.set(MAILBOX_NAMESPACE, "", &key(&node(1), u64::MAX - 1), &[1]);
+        post.restart().await;
+        assert_eq!(post.post(1, &message(2, 1)).await, Posted::Dropped(DropReason::Full));
     }
 
     /// Found by fuzzing: such a letter was taken out of memory, and lay in the store again after the
