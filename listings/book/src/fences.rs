@@ -14,7 +14,7 @@ pub(crate) enum Part<'a> {
 }
 
 /// What a directive alone on a line may be; others stand inside a line.
-const BLOCKS: [&str; 15] = [
+const BLOCKS: [&str; 16] = [
     "slice",
     "output",
     "events",
@@ -23,6 +23,7 @@ const BLOCKS: [&str; 15] = [
     "endrole",
     "claims",
     "naive",
+    "traps",
     "diagram",
     "ledger",
     "player",
