@@ -102,7 +102,7 @@ impl Kind {
             Self::Event => ("Events of LDK", "Event"),
             Self::Reason => ("Reasons and errors", "Reason"),
             Self::Text => ("Texts in a log", "Text"),
-            Self::Name => ("Messages and calls", "Name"),
+            Self::Name => ("Messages, calls and fields", "Name"),
         }
     }
 }
@@ -200,7 +200,7 @@ fn usual(recordings: &Recordings) -> BTreeSet<(Label, String)> {
     shown.flatten().collect()
 }
 
-/// The events of the scenes that a diagram draws; of a failure, its reason too.
+/// The events of the scenes that a diagram draws; of an HTLC or a payment that failed, the reason.
 fn recorded(recordings: &Recordings, argument: &str) -> Result<BTreeSet<(Label, String)>, String> {
     let (name, scenes) = diagram::scenes(argument)?;
     let recording = recordings.get(name)?;
@@ -215,11 +215,13 @@ fn recorded(recordings: &Recordings, argument: &str) -> Result<BTreeSet<(Label, 
         else {
             continue;
         };
-        found.insert((node, name.clone()));
         let reason = match name.as_str() {
             "HTLCHandlingFailed" => detail["failure_reason"].as_str(),
             "PaymentFailed" => detail["reason"].as_str(),
-            _ => None,
+            _ => {
+                found.insert((node, name.clone()));
+                None
+            }
         };
         // `Local { reason: UnknownNextPeer }`
         let reason = reason.and_then(|reason| {
@@ -391,6 +393,48 @@ mod tests {
         assert_eq!(brief("One. Two."), "One. Two.");
         assert_eq!(brief(&format!("One `a. b`. {long} two. Three.")), "One `a. b`.");
         assert_eq!(brief(&long.repeat(2)), long.repeat(2));
+    }
+
+    #[test]
+    fn what_a_recording_shows_beyond_an_untroubled_payment_is_indexed() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let recordings = Recordings::new(&root);
+        let told = "## Dust\n\n- **LSP**: no `HTLCIntercepted`.\n\n{{#diagram fail-dust folded}}\n";
+        let entries =
+            super::super::read("fail-x.md", told, &mut crate::problems::Problems::default());
+        let stock =
+            Stock { entries: &entries, titles: &[], recordings: &recordings, events: &known() };
+        let table = index(&stock, "events").unwrap();
+        let who = |who: &str| format!("<span class=\"who\">{who}: </span>[Dust](fail-x.md#dust)");
+        for row in [
+            format!("| `HTLCIntercepted` | {} |", who("LSP, missing")),
+            format!("| `InvalidOnionBlinding` | {} |", who("LSP")),
+            format!("| `RetriesExhausted` | {} |", who("Payer")),
+        ] {
+            assert!(table.contains(&row), "{row}: {table}");
+        }
+        for ordinary in ["Downstream", "PaymentPathFailed", "ConnectionNeeded"] {
+            assert!(!table.contains(ordinary), "{ordinary}: {table}");
+        }
+        let nodes = index(&stock, "nodes").unwrap();
+        assert!(nodes.contains("### What the LSP sees"), "{nodes}");
+        assert!(nodes.contains("| No `HTLCIntercepted`. | [Dust](fail-x.md#dust) |"), "{nodes}");
+        let symptoms = index(&stock, "symptoms").unwrap();
+        assert!(symptoms.contains("- [Dust](fail-x.md#dust)"), "{symptoms}");
+    }
+
+    #[test]
+    fn an_index_that_cannot_be_made_is_an_error() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let recordings = Recordings::new(&root);
+        let told = "## Dust\n\n{{#diagram fail-rust folded}}\n";
+        let entries =
+            super::super::read("fail-x.md", told, &mut crate::problems::Problems::default());
+        let events = known();
+        let of = |entries| Stock { entries, titles: &[], recordings: &recordings, events: &events };
+        assert!(index(&of(&entries), "events").unwrap_err().contains("fail-rust"));
+        assert!(index(&of(&entries), "places").unwrap_err().contains("not `places`"));
+        assert!(index(&of(&[]), "nodes").unwrap_err().contains("no entry"));
     }
 
     #[test]
