@@ -10,7 +10,7 @@ use crate::{TARGETS, Target};
 /// Whatever is in a corpus is survived. What is not named `refused-…` or `found-…` is more than
 /// refused: it gets past the reader, or it would be no use to start from.
 fn replay(name: &str) {
-    let (_, target): (_, Target) = TARGETS.into_iter().find(|(one, _)| *one == name).expect(name);
+    let (_, target): (_, Target) = *TARGETS.iter().find(|(one, _)| *one == name).expect(name);
     let mut files = 0;
     for entry in fs::read_dir(corpus(name)).expect("a corpus") {
         let path = entry.expect("an entry").path();

@@ -49,6 +49,13 @@ impl Terms {
     }
 }
 
+/// Whether the cipher gets through so many bytes. It counts blocks from the secret's first four bytes
+/// on, which a payer chooses, in 32 bits: in a debug build it would panic.
+fn can_decrypt(secret: &[u8; 32], bytes: usize) -> bool {
+    let first = u32::from_le_bytes(*secret.first_chunk().expect("a secret is longer"));
+    u32::try_from(bytes / 64 + 1).is_ok_and(|blocks| first.checked_add(blocks).is_some())
+}
+
 /// Decrypts the metadata in the onion of `msg`, whose secret is this one.
 pub(super) fn decrypted(
     msg: &UpdateAddHTLC,
@@ -63,6 +70,9 @@ pub(super) fn decrypted(
         let (least, metadata) = (Some(terms.least_msat), Some(metadata.to_vec()));
         inbound_payment::create(&keys, least, 0, &given, from, terms.delta, metadata).ok()
     };
+    if !can_decrypt(secret, encrypted.len()) {
+        return Err(Mismatch::new(0, "the cipher does not count so far"));
+    }
     let nothing = Terms { least_msat: 0, until: GRACE, delta: None };
     let read = make(&nothing, encrypted).and_then(|(_, other, metadata)| {
         let info = half(secret) ^ half(&other.0) ^ u128::from(nothing.until);

@@ -319,6 +319,21 @@ fn the_lease_in_an_invoice_is_decrypted() {
     }
 }
 
+/// Found by fuzzing: a payer that chooses the secret chooses where LDK's cipher begins to count, and a
+/// debug build panicked when it came to the end of 32 bits.
+#[test]
+fn a_secret_at_the_end_of_the_ciphers_counter_is_only_refused() {
+    let keys = Arc::new(KeysManager::new(&[40; 32], 1, 2, true));
+    let transcript = Transcript::keeping_bytes();
+    transcript.lend_keys("a", &keys);
+    let mut fields = RecipientOnionFields::secret_only(PaymentSecret([0xff; 32]), 7_000);
+    fields.payment_metadata = Some(vec![7; 65]);
+    let path = Path { hops: vec![hop_to(&keys, 5_000, 100)], blinded_tail: None };
+    let msg = sent(&path, &fields, PaymentHash([1; 32]), None);
+    let mismatch = explain(&received(&msg), &transcript).unwrap_err();
+    assert_eq!(mismatch.what, "the cipher does not count so far");
+}
+
 /// Nor is anything told of it; but what is around it is.
 #[test]
 fn an_inner_layer_that_does_not_fit_leaves_the_outer_ones() {
