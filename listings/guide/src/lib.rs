@@ -9,6 +9,7 @@ pub mod payable;
 pub mod record;
 pub mod serve;
 pub mod story;
+pub mod stranger;
 pub mod terminal;
 pub mod upgrade;
 pub mod world;

@@ -513,6 +513,17 @@ fn watched(policy: NegotiationPolicy, menu: &str, buy: &str) -> Progress {
     negotiation.on_event(&client, &scid_event(1, SCID, 144), NOW)
 }
 
+/// LDK would answer with the same id, in a message that cannot be sent.
+#[test]
+fn a_message_that_could_not_be_answered_is_dropped() {
+    let wire = Wire::new();
+    let of = |bytes: usize| format!(r#"{{"id":"{}"}}"#, "7".repeat(bytes - 9));
+    wire.receives(1, &of(48 * 1024));
+    let msg = RawLSPSMessage { payload: of(48 * 1024 + 1) };
+    assert!(wire.watch.handle_custom_message(msg, node(1)).is_err());
+    assert!(wire.manager.inbox.lock().unwrap().is_empty(), "handed on");
+}
+
 #[test]
 fn unknown_fields_end_the_negotiation() {
     let (menu, buy) = (menu_json(""), format!("{BUY}}}"));

@@ -3,10 +3,11 @@
 use super::error::printable;
 use crate::lease::TrustModel;
 use bitcoin::secp256k1::PublicKey;
-use lightning::ln::msgs::{DecodeError, Init, LightningError};
+use lightning::ln::msgs::{DecodeError, ErrorAction, Init, LightningError};
 use lightning::ln::peer_handler::CustomMessageHandler;
 use lightning::ln::wire::CustomMessageReader;
 use lightning::types::features::{InitFeatures, NodeFeatures};
+use lightning::util::logger::Level;
 use lightning::util::ser::LengthLimitedRead;
 use lightning_liquidity::lsps0::ser::RawLSPSMessage;
 use serde_json::Value;
@@ -32,6 +33,11 @@ const KNOWN_FIELDS: [&str; 8] = [
 const MAX_REQUESTS: usize = 64;
 /// How many unknown field names are kept of one menu.
 const MAX_FIELDS: usize = 8;
+
+/// The longest LSPS message that is handed on, in bytes. LDK puts the id of a request into its answer
+/// whatever its length, and an answer of more than 65 533 bytes cannot be sent: LDK drops it, and if it
+/// was built with debug assertions, it panics with its connections locked.
+const MAX_PAYLOAD: usize = 48 * 1024;
 
 /// What was seen in the answer to one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,7 +109,8 @@ impl Observations {
 /// LDK drops two things from them: fields it does not know, at which bLIP-52 obliges a client to
 /// abort, and `client_trusts_lsp`. Give the watch to `PeerManager` in place of the manager, and its
 /// [`observations`](Self::observations) to each [`Negotiation`](super::Negotiation). It alters
-/// nothing, and remembers only answers to requests that went out through it.
+/// nothing, and remembers only answers to requests that went out through it. A message of more than
+/// 48 KiB, which no honest peer sends, it drops.
 ///
 /// ```
 /// # use lightning::ln::peer_handler::CustomMessageHandler;
@@ -158,6 +165,10 @@ where
         msg: RawLSPSMessage,
         sender_node_id: PublicKey,
     ) -> Result<(), LightningError> {
+        if msg.payload.len() > MAX_PAYLOAD {
+            let err = format!("an LSPS message of {} bytes was dropped", msg.payload.len());
+            return Err(LightningError { err, action: ErrorAction::IgnoreAndLog(Level::Info) });
+        }
         // Before the manager sees it: its event may be handled at once, on another thread.
         self.observations.note_response(&sender_node_id, &msg.payload);
         self.inner.handle_custom_message(msg, sender_node_id)
