@@ -1,6 +1,7 @@
 //! The recipient's LSP: sells leases, serves static invoices, keeps mail, and opens JIT channels.
 
 mod fundings;
+mod visitors;
 
 use anyhow::{Context, Result, anyhow};
 use bitcoin::secp256k1::PublicKey;
@@ -30,7 +31,7 @@ use lsps2_async::lsp::sale::{
 use lsps2_async::lsp::static_invoices::{ServerLimits, StaticInvoices};
 use lsps2_async::router::PathPolicy;
 use serde_json::json;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -42,6 +43,7 @@ use crate::faults::points;
 use crate::node::{Node, NodeConfig, Role, Setup};
 use crate::transcript::{HtlcState, What};
 use crate::types::{ChannelManager, Lsps2Service, Store};
+use visitors::{MOST_STRANGERS, Visitors};
 
 /// How the LSP sells and what it bounds.
 #[derive(Clone, Debug)]
@@ -60,6 +62,8 @@ pub struct LspPolicy {
     pub mailbox: MailboxLimits,
     /// Whether it keeps to what it sold.
     pub conduct: Conduct,
+    /// How many peers may stay that have neither a lease nor a channel.
+    pub most_strangers: usize,
 }
 
 /// What a recipient must be able to withstand. LDK's LSPS2 service is always honest.
@@ -95,6 +99,7 @@ impl LspPolicy {
             server: ServerLimits::default(),
             mailbox: MailboxLimits::default(),
             conduct: Conduct::Honest,
+            most_strangers: MOST_STRANGERS,
         }
     }
 
@@ -127,6 +132,8 @@ struct LspRole {
     events_held: watch::Sender<bool>,
     /// What was made for the channels that are opening now, by `user_channel_id`.
     fundings: std::sync::Mutex<HashMap<u128, Transaction>>,
+    visitors: std::sync::Mutex<Visitors>,
+    most_strangers: usize,
 }
 
 impl std::ops::Deref for Lsp {
@@ -164,6 +171,8 @@ impl Lsp {
             forwards_held: AtomicBool::new(false),
             events_held: watch::Sender::new(false),
             fundings: Default::default(),
+            visitors: Default::default(),
+            most_strangers: policy.most_strangers,
             node: node.clone(),
         });
         role.report_unreadable().await;
@@ -692,6 +701,19 @@ impl LspRole {
         bought || !self.node.channel_manager.list_channels_with_counterparty(peer).is_empty()
     }
 
+    fn make_room(&self) {
+        let channels = self.node.channel_manager.list_channels();
+        let mut clients: HashSet<_> = channels.iter().map(|c| c.counterparty.node_id).collect();
+        clients.extend(self.table.all().iter().map(|record| record.client_node_id));
+        let peers = self.node.peer_manager.list_peers();
+        let peers: HashSet<_> = peers.iter().map(|peer| peer.counterparty_node_id).collect();
+        let strangers = peers.difference(&clients).copied().collect();
+        let mut visitors = self.visitors.lock().unwrap();
+        for stranger in visitors.leaving(&strangers, self.most_strangers) {
+            self.node.peer_manager.disconnect_by_node_id(stranger);
+        }
+    }
+
     // Step 1, the LSP's side.
 
     async fn on_lsps2_event(&self, event: LSPS2ServiceEvent) {
@@ -965,6 +987,7 @@ impl Role for LspRole {
         self.forward_over_waiting().await;
         self.sweep().await;
         self.close_unpaid();
+        self.make_room();
         self.node.announce();
         let now = self.node.now();
         if now.as_secs().is_multiple_of(60) {
