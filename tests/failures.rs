@@ -1,9 +1,11 @@
 //! What fails: the scenarios that must be there, and the addresses that must stay.
 
 use crate::book::{built, root};
-use book::{Sources, scenarios};
+use book::{Sources, quoted_texts, scenarios};
+use guide::upgrade::Crates;
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 
 /// Every way to break the flow that this guide promises to play.
 const PROMISED: [&str; 45] = [
@@ -89,5 +91,59 @@ fn every_fragment_that_moved_leads_to_what_is_there() {
         let html = fs::read_to_string(built().dest.join(page)).unwrap();
         assert!(!html.contains(&format!("id=\"{id}\"")), "{from} is there, and leads away");
         assert!(html.contains(&format!("\"#{id}\":\"{to}\"")), "{page} does not lead on to {to}");
+    }
+}
+
+/// Somebody who searches for an error's text searches for what a program wrote.
+#[test]
+fn the_texts_that_entries_quote_are_a_programs() {
+    let mut written = String::new();
+    let crates = Crates::find(&root()).unwrap();
+    for folder in crates.folders() {
+        add(&folder.join("src"), &mut written);
+    }
+    for ours in ["listings", "tests/recorded"] {
+        add(&root().join(ours), &mut written);
+    }
+    let mut quoted = 0;
+    let mut unknown = Vec::new();
+    for entry in fs::read_dir(root().join("src")).unwrap() {
+        let path = entry.unwrap().path();
+        let page = path.file_name().unwrap().to_string_lossy().into_owned();
+        if !page.starts_with("fail-") {
+            continue;
+        }
+        for (line, text) in quoted_texts(&page, &fs::read_to_string(&path).unwrap()) {
+            let mut parts = text.split('…').map(str::trim).filter(|part| !part.is_empty());
+            quoted += 1;
+            if !parts.all(|part| written.contains(part)) {
+                unknown.push(format!("src/{page}:{line}: \"{text}\""));
+            }
+        }
+    }
+    assert!(quoted > 30, "{quoted}");
+    assert!(unknown.is_empty(), "no program writes this:\n{}", unknown.join("\n"));
+}
+
+/// The sources and recordings below a folder, each text of a program on one line.
+fn add(folder: &Path, out: &mut String) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let ending = path.extension().unwrap_or_default();
+        if path.is_dir() && !path.ends_with("target") {
+            add(&path, out);
+        } else if ending == "rs" || ending == "jsonl" {
+            let text = fs::read_to_string(&path).unwrap();
+            // A literal goes on after a backslash; another may follow in the next line.
+            for line in text.lines() {
+                match line.trim_start().strip_suffix('\\') {
+                    Some(begun) => out.push_str(begun),
+                    None => {
+                        out.push_str(line.trim_start());
+                        out.push('\n');
+                    }
+                }
+            }
+        }
     }
 }

@@ -9,7 +9,7 @@ use pulldown_cmark::{BrokenLink, CowStr, Event, Options, Parser};
 use crate::fences::{Part, parts};
 use crate::listing;
 use crate::{
-    Desk, Shown, claims, diagram, entries, events, excerpt, facts, fees, flags, html, ledger,
+    Desk, Shown, claims, diagram, entries, events, excerpt, facts, fees, flags, hold, html, ledger,
     numbers, player, scenarios, traps,
 };
 
@@ -161,6 +161,7 @@ impl Desk {
             "ledger" => ledger::figure(&self.recordings, argument),
             "player" => player::figure(&self.recordings, &self.titles, argument),
             "fees" => fees::table(argument),
+            "hold" => hold::table(argument),
             "excerpt" => {
                 let excerpt = excerpt::block(&self.recordings, argument)?;
                 let player = self.players.get(&excerpt.recording);

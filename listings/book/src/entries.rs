@@ -164,6 +164,23 @@ pub(crate) fn id_of(title: &str) -> String {
     title.trim().to_lowercase().chars().filter_map(kept).collect()
 }
 
+/// The texts in double quotes that the entries of a chapter give as a program's, with their lines: in a
+/// heading, as search words, and where they say what a node sees. `…` stands for what differs.
+#[must_use]
+pub fn quoted_texts(page: &str, chapter: &str) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    for entry in read(page, chapter, &mut Problems::default()) {
+        let points = entry.points.iter().filter(|point| {
+            point.labels.iter().any(|label| label.is_node() || *label == Label::Also)
+        });
+        let points = points.map(|point| (point.line, point.text.as_str()));
+        for (line, text) in std::iter::once((entry.line, entry.title.as_str())).chain(points) {
+            found.extend(index::quoted(text).into_iter().map(|quoted| (line, quoted)));
+        }
+    }
+    found
+}
+
 /// The entries of a chapter. What cannot be read as one is a problem.
 pub(crate) fn read(page: &str, text: &str, problems: &mut Problems) -> Vec<Entry> {
     let file = format!("src/{page}");

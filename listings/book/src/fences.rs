@@ -14,7 +14,7 @@ pub(crate) enum Part<'a> {
 }
 
 /// What a directive alone on a line may be; others stand inside a line.
-const BLOCKS: [&str; 16] = [
+const BLOCKS: [&str; 17] = [
     "slice",
     "output",
     "events",
@@ -28,6 +28,7 @@ const BLOCKS: [&str; 16] = [
     "ledger",
     "player",
     "fees",
+    "hold",
     "excerpt",
     "index",
     "scenarios",

@@ -15,6 +15,7 @@ mod fees;
 mod fences;
 mod flags;
 mod highlight;
+mod hold;
 mod html;
 mod ledger;
 mod listing;
@@ -28,6 +29,7 @@ mod sources;
 mod traps;
 
 pub use claims::{Claim, Ledger, Naive, SourceLine, SpecClause, Status, lines_of_ldk};
+pub use entries::quoted_texts;
 pub use facts::{Dated, Versions, dates_in};
 pub use problems::{Problem, Problems};
 pub use scenarios::{Scenario, scenarios};

@@ -257,8 +257,7 @@ fn words(text: &str, events: &BTreeSet<String>) -> Vec<(Key, bool)> {
     let mut found = Vec::new();
     for (n, part) in text.split('`').enumerate() {
         if n % 2 == 0 {
-            // An error's text, in quotes.
-            let quoted = part.split('"').skip(1).step_by(2).filter(|quoted| quoted.len() > 3);
+            let quoted = in_quotes(part);
             found.extend(quoted.map(|quoted| ((Kind::Text, format!("“{quoted}”")), false)));
             continue;
         }
@@ -269,6 +268,18 @@ fn words(text: &str, events: &BTreeSet<String>) -> Vec<(Key, bool)> {
         found.extend(keys(part, events).into_iter().map(|key| (key, missing)));
     }
     found
+}
+
+/// What stands in double quotes in a stretch without code: a program's text.
+fn in_quotes(text: &str) -> impl Iterator<Item = &str> {
+    text.split('"').skip(1).step_by(2).filter(|quoted| quoted.len() > 3)
+}
+
+/// What of a text stands in double quotes.
+pub(super) fn quoted(text: &str) -> Vec<String> {
+    let text = plain(text);
+    let prose = text.split('`').step_by(2);
+    prose.flat_map(in_quotes).map(str::to_owned).collect()
 }
 
 /// What a piece of code is called in the index.

@@ -73,6 +73,11 @@ impl Crates {
         Ok(Self { folders })
     }
 
+    /// The folder of each crate of LDK.
+    pub fn folders(&self) -> impl Iterator<Item = &Path> {
+        self.folders.values().map(PathBuf::as_path)
+    }
+
     /// Where a line that a claim rests on stands now.
     #[must_use]
     pub fn standing(&self, line: &SourceLine) -> Standing {
