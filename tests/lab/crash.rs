@@ -7,6 +7,7 @@ use guide::world::{PATIENCE, Story, World};
 use lsps2_async::lease::{LeaseState, TrustModel};
 use lsps2_async::payer::PayerMode;
 use node::faults::{Fault, points};
+use node::recipient::{Recipient, RecipientPolicy};
 use node::transcript::HtlcState;
 use regtest::Chain;
 
@@ -28,7 +29,10 @@ async fn recipient_crashes_at(trust: TrustModel, faults: &[Fault]) {
     for fault in faults {
         let armed = world.faults("recipient");
         armed.arm(fault.clone());
-        world.start_recipient().await.unwrap();
+        // It may die before it has greeted its LSP: it connects by itself.
+        let config = world.node_config("recipient");
+        let recipient = Recipient::start(config, RecipientPolicy::default()).await.unwrap();
+        world.recipient = Some(recipient);
         let died = tokio::time::timeout(PATIENCE, armed.wait()).await;
         let seen = || format!("no {fault} in {:#?}", world.transcript.since(from));
         assert_eq!(&died.unwrap_or_else(|_| panic!("{}", seen())), fault);

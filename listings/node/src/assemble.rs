@@ -263,10 +263,7 @@ impl Ground {
         let synced = synchronize_listeners(&self.chain, Network::Regtest, listeners);
         let synced = synced.await.map_err(chain_error)?;
         for (_, (monitor, ..)) in monitors {
-            let channel_id = monitor.channel_id();
-            chain_monitor
-                .load_existing_monitor(channel_id, monitor)
-                .map_err(|()| anyhow!("two monitors for channel {channel_id}"))?;
+            hand_over(chain_monitor, monitor)?;
         }
         Ok(synced)
     }
@@ -440,6 +437,25 @@ fn pen(config: &NodeConfig, keys: &KeysManager, life: Arc<Life>) -> Result<Pen> 
         purse: Purse::new(&config.name, &config.transcript, life.clone()),
         life,
     })
+}
+
+/// Hands a monitor over as it was read from the disk.
+///
+/// At its first state, the node may have died before the channel manager was written again. Of later
+/// states LDK then notices that they are on disk. Of the first it does not: without the second call
+/// the channel would wait for that write for ever.
+fn hand_over(chain_monitor: &ChainMonitor, monitor: Monitor) -> Result<()> {
+    let (channel_id, state) = (monitor.channel_id(), monitor.get_latest_update_id());
+    chain_monitor
+        .load_existing_monitor(channel_id, monitor)
+        .map_err(|()| anyhow!("two monitors for channel {channel_id}"))?;
+    if state == 0 {
+        // Of a channel that waits for nothing LDK takes no note of it.
+        chain_monitor
+            .channel_monitor_updated(channel_id, state)
+            .map_err(|e| anyhow!("channel {channel_id} cannot go on: {e:?}"))?;
+    }
+    Ok(())
 }
 
 fn chain_error(error: lightning_block_sync::BlockSourceError) -> anyhow::Error {
