@@ -61,22 +61,23 @@ pub fn explain(bytes: &[u8]) -> bool {
     let Some(what) = what(kind, feed.rest()) else { return false };
     let entry = Entry { seq: 0, at_ms: 0, node: "a".to_owned(), what };
     let transcript = transcript();
-    let shown = explainer(transcript)(&entry);
-    match explained(&entry, transcript) {
-        Ok(layers) => {
-            assert_eq!(layers, shown);
-            layers.iter().for_each(lies_over_its_bytes);
-            !layers.is_empty()
-        }
-        Err(mismatch) => {
-            let (last, outer) = shown.split_last().expect("it says what does not fit");
-            assert_eq!(last.title, format!("not explained: {mismatch}"));
-            assert!(last.fields.is_empty() && last.bytes.is_empty());
-            outer.iter().for_each(lies_over_its_bytes);
-            // An onion for somebody else is not opened: its message is told of nevertheless.
-            !outer.is_empty()
-        }
+    let mut layers = explainer(transcript)(&entry);
+    // Once in a while, since it takes as long again.
+    if bytes.len().is_multiple_of(8) {
+        let again = explained(&entry, transcript).ok();
+        assert_eq!(again, layers.iter().all(is_explained).then(|| layers.clone()));
     }
+    if layers.last().is_some_and(|last| !is_explained(last)) {
+        let last = layers.pop().expect("there is one");
+        assert!(last.fields.is_empty() && last.bytes.is_empty());
+    }
+    // An onion for somebody else is not opened: its message is told of nevertheless.
+    layers.iter().for_each(lies_over_its_bytes);
+    !layers.is_empty()
+}
+
+fn is_explained(layer: &Explained) -> bool {
+    !layer.title.starts_with("not explained: ")
 }
 
 fn what(kind: usize, bytes: &[u8]) -> Option<What> {

@@ -7,7 +7,8 @@ use lightning::blinded_path::message::NextMessageHop;
 use lightning::ln::msgs::OnionMessage;
 use lightning::util::ser::{LengthReadable, Writeable};
 use lsps2_async::lsp::mailbox::{MAILBOX_NAMESPACE, Mailbox, MailboxLimits, Posted};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::sync::OnceLock;
 
 use crate::feed::Feed;
 use crate::lease::node_id;
@@ -32,7 +33,9 @@ pub fn mailbox(bytes: &[u8]) -> bool {
     let before = disk.entries(MAILBOX_NAMESPACE);
     let mut mailbox = now(Mailbox::load(disk.clone(), LIMITS)).expect("the disk works");
     assert_eq!(before, disk.entries(MAILBOX_NAMESPACE), "reading changes nothing");
-    peers.extend([1, 2, 3].map(client));
+    for seed in 1..4 {
+        know(&mut peers, client(seed));
+    }
     let unreadable = unreadable(&mailbox);
     same_as_disk(&mailbox, &disk, &peers, &unreadable);
     let mut understood = before.len() > unreadable.len();
@@ -50,7 +53,8 @@ pub fn mailbox(bytes: &[u8]) -> bool {
         if broken < 3 {
             disk.fails_after(broken);
         }
-        let peer = *peers.iter().nth(usize::from(feed.byte()) % peers.len()).expect("below");
+        let at = usize::from(feed.byte()) % peers.len();
+        let peer = peers[at].0;
         let ok = match feed.below(4) {
             0 | 1 => {
                 let Some(message) = letter(feed.chunk()) else { break };
@@ -63,13 +67,13 @@ pub fn mailbox(bytes: &[u8]) -> bool {
         disk.is_repaired();
         same_as_disk(&mailbox, &disk, &peers, &unreadable);
         assert!(mailbox.bytes() <= bytes_before.max(LIMITS.bytes));
-        for (other, waited) in &kept_before {
+        for ((other, _), waited) in peers.iter().zip(&kept_before) {
             let waits = mailbox.waiting(other);
             assert!(*other == peer || waits <= *waited, "only its own mail grows");
             assert!(waits <= (*waited).max(LIMITS.messages_per_peer));
         }
         if !ok {
-            assert!(mailbox.waiting(&peer) <= kept_before[&peer], "on an error nothing is kept");
+            assert!(mailbox.waiting(&peer) <= kept_before[at], "on an error nothing is kept");
         }
     }
     disk.is_repaired();
@@ -79,23 +83,38 @@ pub fn mailbox(bytes: &[u8]) -> bool {
     understood
 }
 
+/// The first point on the curve whose coordinate begins so.
 fn client(seed: u8) -> PublicKey {
-    // Twice the same coordinate is on the curve for these.
-    let mut bytes = [seed; 33];
-    bytes[0] = 2;
-    (0..=u8::MAX)
-        .find_map(|last| {
+    static CLIENTS: OnceLock<Vec<PublicKey>> = OnceLock::new();
+    let make = |seed: u8| {
+        let mut bytes = [seed; 33];
+        bytes[0] = 2;
+        let point = |last| {
             bytes[32] = last;
             node_id(&bytes)
-        })
-        .expect("half of all numbers are coordinates")
+        };
+        (0..=u8::MAX).find_map(point).expect("half of all numbers are coordinates")
+    };
+    CLIENTS.get_or_init(|| (0..8).map(make).collect())[usize::from(seed)]
 }
 
-fn stored(feed: &mut Feed<'_>, disk: &Disk) -> BTreeSet<PublicKey> {
-    let mut peers = BTreeSet::new();
+/// A recipient, and how its keys in the store begin.
+type Peers = Vec<(PublicKey, String)>;
+
+fn know(peers: &mut Peers, peer: PublicKey) {
+    if peers.iter().all(|(known, _)| *known != peer) {
+        peers.push((peer, format!("{peer}_")));
+    }
+}
+
+fn stored(feed: &mut Feed<'_>, disk: &Disk) -> Peers {
+    let mut peers = Peers::new();
     for _ in 0..feed.below(5) {
         let key = String::from_utf8_lossy(feed.chunk()).into_owned();
-        peers.extend(key.split_once('_').and_then(|(peer, _)| PublicKey::from_str(peer).ok()));
+        let peer = key.split_once('_').and_then(|(peer, _)| PublicKey::from_str(peer).ok());
+        if let Some(peer) = peer {
+            know(&mut peers, peer);
+        }
         disk.put(MAILBOX_NAMESPACE, "", &key, feed.chunk());
     }
     peers
@@ -155,24 +174,21 @@ fn unreadable(mailbox: &Mailbox<Disk>) -> BTreeSet<String> {
     mailbox.unreadable().iter().cloned().collect()
 }
 
-fn waiting(mailbox: &Mailbox<Disk>, peers: &BTreeSet<PublicKey>) -> BTreeMap<PublicKey, usize> {
-    peers.iter().map(|peer| (*peer, mailbox.waiting(peer))).collect()
+fn waiting(mailbox: &Mailbox<Disk>, peers: &Peers) -> Vec<usize> {
+    peers.iter().map(|(peer, _)| mailbox.waiting(peer)).collect()
 }
 
-/// As many letters as entries, for each recipient.
+/// As many letters as entries, for each recipient, and none for anybody else.
 fn same_as_disk(
     mailbox: &Mailbox<Disk>,
     disk: &Disk,
-    peers: &BTreeSet<PublicKey>,
+    peers: &Peers,
     unreadable: &BTreeSet<String>,
 ) {
-    let mut on_disk: BTreeMap<PublicKey, usize> = peers.iter().map(|peer| (*peer, 0)).collect();
-    for (_, _, key) in disk.entries(MAILBOX_NAMESPACE).keys() {
-        if unreadable.contains(key) {
-            continue;
-        }
-        let peer = key.split_once('_').and_then(|(peer, _)| PublicKey::from_str(peer).ok());
-        *on_disk.get_mut(&peer.expect("it was read")).expect("it is known") += 1;
-    }
+    let mut keys = disk.keys(MAILBOX_NAMESPACE);
+    keys.retain(|key| !unreadable.contains(key));
+    let of = |prefix: &str| keys.iter().filter(|key| key.starts_with(prefix)).count();
+    let on_disk: Vec<_> = peers.iter().map(|(_, prefix)| of(prefix)).collect();
     assert_eq!(on_disk, waiting(mailbox, peers));
+    assert_eq!(on_disk.iter().sum::<usize>(), keys.len());
 }

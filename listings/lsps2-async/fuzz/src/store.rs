@@ -41,6 +41,13 @@ impl Disk {
         entries
     }
 
+    /// Every key of a namespace.
+    pub(crate) fn keys(&self, primary: &str) -> Vec<String> {
+        let state = self.lock();
+        let keys = state.entries.keys().filter(|(one, _, _)| one == primary);
+        keys.map(|(_, _, key)| key.clone()).collect()
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
