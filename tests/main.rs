@@ -10,6 +10,7 @@ mod failures;
 mod fees;
 mod flags;
 mod flow;
+mod hold;
 mod lab;
 mod ledger;
 mod liquidity;
