@@ -1,6 +1,7 @@
 //! Expands one chapter: directives, links of our own schemes, fences.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use mdbook_preprocessor::book::Chapter;
@@ -168,7 +169,10 @@ impl Desk {
                 Ok(excerpt.html(player.map(String::as_str)))
             }
             "index" => {
-                let events = events::names(&self.sources)?;
+                let events = match argument {
+                    "events" => events::names(&self.sources)?,
+                    _ => BTreeSet::new(),
+                };
                 let stock = entries::Stock {
                     entries: &self.entries,
                     titles: &self.titles,

@@ -153,6 +153,10 @@ impl Sources {
             .map(|(path, name)| (PathBuf::from(format!("{path}.rs")), name))
             .ok_or_else(|| format!("`{spec}` is no `path/to/file.rs::test_name`"))?;
         let file = self.file(&path)?;
+        if let Some(at) = file.listed_in_a_test_macro(name) {
+            self.linked.borrow_mut().insert(path.clone());
+            return Ok(Place { file: path, what: name.to_owned(), lines: (at + 1, at + 1) });
+        }
         let at = file
             .lines
             .iter()
@@ -357,6 +361,17 @@ impl File {
     }
 
     /// Whether `on_every_chain!` or `proptest!` makes a test of this name.
+    /// The line of `recordings! { … }` that makes a test of this name.
+    fn listed_in_a_test_macro(&self, name: &str) -> Option<usize> {
+        let begin = self.lines.iter().position(|line| line.starts_with("recordings! {"))?;
+        let listed = self.lines.iter().enumerate().skip(begin + 1);
+        let mut listed = listed.take_while(|(_, line)| *line != "}");
+        let (at, _) = listed.find(|(_, line)| {
+            line.trim().strip_prefix(name).is_some_and(|rest| rest.starts_with(" \""))
+        })?;
+        Some(at)
+    }
+
     fn named_in_a_test_macro(&self, name: &str) -> bool {
         let mut inside = false;
         self.lines.iter().any(|line| {
@@ -460,6 +475,11 @@ on_every_chain! {
     flows
 }
 async fn flows() {}
+
+recordings! {
+    fail_dust \"fail-dust\"
+}
+fn fail_other() {}
 ";
 
     fn sources() -> (tempfile::TempDir, Sources) {
@@ -504,6 +524,9 @@ async fn flows() {}
         let (_folder, sources) = sources();
         assert_eq!(sources.test("listings/a.rs::pays").unwrap().lines.0, 26);
         assert!(sources.test("listings/a.rs::flows").is_ok());
+        assert_eq!(sources.test("listings/a.rs::fail_dust").unwrap().lines.0, 37);
+        assert!(sources.test("listings/a.rs::fail").unwrap_err().contains("has no test"));
+        assert!(sources.test("listings/a.rs::fail_other").unwrap_err().contains("but no test"));
         assert!(sources.test("listings/a.rs::helper").unwrap_err().contains("no test"));
         assert!(sources.test("listings/a.rs::nothing").unwrap_err().contains("has no test"));
     }

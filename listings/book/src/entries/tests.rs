@@ -142,3 +142,46 @@ fn ids_are_those_of_mdbook() {
         assert_eq!(id_of(title), id);
     }
 }
+
+/// What the check says of a book with these files.
+fn checked(files: &[(&str, &str)]) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    write("Cargo.toml", "[workspace.dependencies]\n");
+    write("Cargo.lock", "");
+    write("tests/a.rs", "#[test]\nfn b() {}\n");
+    for (name, text) in files {
+        write(name, text);
+    }
+    crate::check(folder.path()).unwrap().0.to_string()
+}
+
+#[test]
+fn a_page_of_entries_is_checked_with_the_book() {
+    let told = "## X\n\n{{#test tests/a.rs::b}}\n\n- **LSP**: silence.\n- **Payee**: x\n";
+    let page = format!("# Fail\n\n{told}");
+    let scenario = "[[scenario]]\nid = \"x\"\nsays = \"X\"\ntests = [\"tests/a.rs::b\"]\n";
+    let problems = checked(&[
+        ("src/fail-x.md", &page),
+        ("src/failures.md", "# Failures\n\n{{#index symptoms}}\n\n{{#scenarios}}\n"),
+        ("src/data/lab/a.toml", &format!("{scenario}entry = \"fail-x.md#x\"\n")),
+    ]);
+    assert!(problems.contains("src/fail-x.md:8: a point of an entry is one of"), "{problems}");
+    assert!(!problems.contains("failures.md"), "{problems}");
+    let problems = checked(&[
+        ("src/failures.md", "# Failures\n\n{{#index symptoms}}\n\n{{#scenarios}}\n"),
+        ("src/data/lab/a.toml", &format!("{scenario}entry = \"fail-x.md#x\"\n")),
+        ("src/start.md", "# Start\n\nSee {{#at lightning/src/lib.rs}}.\n"),
+    ]);
+    for told in [
+        "src/failures.md:3: there is no entry to list",
+        "src/failures.md:5: the scenario `x` leads to `fail-x.md#x`, which is not there",
+        "src/start.md:3: `lightning/src/lib.rs` is not `crate/path.rs:line text of that line`",
+    ] {
+        assert!(problems.contains(told), "{told}: {problems}");
+    }
+}
