@@ -41,19 +41,14 @@ async fn a_lease_is_served_although_the_lsp_has_lost_its_promise_secret() {
     let mut world = World::new(Chain::embedded(), story()).await.unwrap();
     let (_, offer) = world.prepare_recipient().await.unwrap();
     world.stop_recipient().await;
-    lab::begin(&world, "secret", "Another promise secret").await.unwrap();
-    let from = world.transcript.position();
-    world.pay_while_recipient_is_offline(&offer, 100_000_000).await.unwrap();
-    // Parked now, and not some 50 ms later, when the next hop is away.
-    world.rest().await.unwrap();
-    world.payer_lsp.channel_manager().process_pending_htlc_forwards();
     world.stop_lsp().await;
     let secret = world.node_config("lsp").data_dir.join("promise_secret");
     let before = std::fs::read(&secret).unwrap();
     std::fs::remove_file(&secret).unwrap();
     world.start_lsp().await.unwrap();
     assert_ne!(std::fs::read(&secret).unwrap(), before);
-    let books = world.wake_recipient_and_settle(from).await.unwrap();
+    lab::begin(&world, "secret", "Another promise secret").await.unwrap();
+    let books = world.pay_offline_recipient(&offer, 100_000_000).await.unwrap();
     assert_eq!(books.opening_fee_msat, 2_000_000);
     lab::end(&world).await.unwrap();
     world.stop().await;

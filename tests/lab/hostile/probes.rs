@@ -76,14 +76,14 @@ async fn probes_open_one_channel_and_the_next_honest_payment_pays_for_it() {
 /// for as long as the HTLC is there (`PaymentPurpose::from_parts`, `events/mod.rs`). Whoever has the
 /// invoice can send one. Nobody should run such a build with money.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hash_without_a_preimage_ends_a_recipient_that_was_built_with_debug_assertions() {
+async fn ldk_ends_a_debug_build_for_a_hash_without_a_preimage() {
     let mut world = World::new(Chain::embedded(), story()).await.unwrap();
     let (_, _offer) = world.prepare_recipient().await.unwrap();
     let from = world.transcript.position();
     send_hash(&world, jit_path(&world, 0).await, 100_000_000, 7);
     if cfg!(debug_assertions) {
         let ended = |e: &Entry| matches!(e.what, What::Stopped) && e.node == "recipient";
-        world.see(from, ended).await.unwrap();
+        world.see(from, ended).await.expect("hash-without-a-preimage-asserts");
     } else {
         world.see_htlc(from, "payer", HtlcState::Failed).await.unwrap();
         world.stop().await;
