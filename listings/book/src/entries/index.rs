@@ -70,7 +70,8 @@ fn nodes(stock: &Stock<'_>) -> String {
         let mut rows = String::new();
         for entry in stock.entries {
             for point in &entry.points {
-                if point.labels.contains(&node) || point.labels.contains(&Label::All) {
+                let is_here = point.labels.contains(&node) || point.labels.contains(&Label::All);
+                if is_here && !is_nothing(&point.text) {
                     let sees = brief(&plain(&point.text)).replace('|', "\\|");
                     let _ = writeln!(rows, "| {} | {} |", capital(&sees), entry.link());
                 }
@@ -83,6 +84,11 @@ fn nodes(stock: &Stock<'_>) -> String {
         }
     }
     out
+}
+
+/// Whether a node sees nothing by which it would find the entry.
+fn is_nothing(text: &str) -> bool {
+    matches!(text.trim_end_matches('.'), "nothing" | "no event" | "perhaps nothing")
 }
 
 /// What an engineer looks up.
@@ -410,7 +416,7 @@ mod tests {
     fn what_a_recording_shows_beyond_an_untroubled_payment_is_indexed() {
         let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let recordings = Recordings::new(&root);
-        let told = "## Dust\n\n- **LSP**: no `HTLCIntercepted`.\n\n{{#diagram fail-dust folded}}\n";
+        let told = "## Dust\n\n- **Payer**: nothing.\n- **LSP**: no `HTLCIntercepted`.\n\n{{#diagram fail-dust folded}}\n";
         let entries =
             super::super::read("fail-x.md", told, &mut crate::problems::Problems::default());
         let stock =
@@ -428,6 +434,7 @@ mod tests {
             assert!(!table.contains(ordinary), "{ordinary}: {table}");
         }
         let nodes = index(&stock, "nodes").unwrap();
+        assert!(!nodes.contains("What the payer sees"), "{nodes}");
         assert!(nodes.contains("### What the LSP sees"), "{nodes}");
         assert!(nodes.contains("| No `HTLCIntercepted`. | [Dust](fail-x.md#dust) |"), "{nodes}");
         let symptoms = index(&stock, "symptoms").unwrap();
