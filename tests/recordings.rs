@@ -94,6 +94,7 @@ recordings! {
     fail_over_maximum "fail-over-maximum"
     fail_larger_than_channel "fail-larger-than-channel"
     fail_mpp_lsp_trusts "fail-mpp-lsp-trusts"
+    fail_part_after_open "fail-part-after-open"
     fail_funding_refused "fail-funding-refused"
     fail_funding_refused_lsp_trusts "fail-funding-refused-lsp-trusts"
     fail_funding_reorg "fail-funding-reorg"

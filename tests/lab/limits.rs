@@ -1,1 +1,115 @@
 //! Leases that have run out, amounts outside the limits, payments in parts.
+//!
+//! What happens the same way each time is recorded: `guide::record`, `failures/limits.rs`.
+
+use anyhow::{Result, ensure};
+use guide::lab;
+use guide::money::Books;
+use guide::story;
+use guide::world::{PATIENCE, Story, World};
+use lightning::offers::offer::Offer;
+use lsps2_async::lease::TrustModel;
+use lsps2_async::lsp::jit_table::JitRecord;
+use lsps2_async::payer::PayerMode;
+use node::lsp::Lsp;
+use node::transcript::{Entry, HtlcState, What};
+use regtest::Chain;
+use std::time::Duration;
+
+fn usual() -> Story {
+    Story::new(PayerMode::OftenOffline, TrustModel::ClientTrustsLsp)
+}
+
+/// What the payer can send, in msat: it tells whether a payment came back.
+fn payers_money(world: &World) -> u64 {
+    world.payer().balances().channels.iter().map(|channel| channel.outbound_msat).sum()
+}
+
+/// Neither of the payer's channels carries the whole payment. The LSP, whose lease says nothing of
+/// parts, opens one channel for the first and has room in it for the second, whichever is first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_variable_lease_is_paid_in_two_held_parts() {
+    const AMOUNT_MSAT: u64 = 190_000_000;
+    let mut story = usual();
+    story.payer_channels_sat = &[100_000, 100_000];
+    let mut world = World::new(Chain::embedded(), story).await.unwrap();
+    let (_, offer) = world.prepare_recipient().await.unwrap();
+    story::leave(&mut world, "recipient").await.unwrap();
+    lab::begin(&world, "parts", "A variable lease, paid in parts").await.unwrap();
+    let from = world.transcript.position();
+    world.pay_while_recipient_is_offline(&offer, AMOUNT_MSAT).await.unwrap();
+    // Each part is held, and announced to the recipient, by itself.
+    let kept = |e: &Entry| matches!(&e.what, What::Mailbox { state, .. } if state == "kept");
+    world.see_times(2, from, kept).await.unwrap();
+    let payer = world.payer().id();
+    world.see(from, |_| world.payer_lsp.locked_htlcs_from(&payer) == 2).await.unwrap();
+    world.start_recipient().await.unwrap();
+    world.see_htlc(from, "payer", HtlcState::Paid).await.unwrap();
+    for node in ["lsp", "payer-lsp"] {
+        let forwarded =
+            |e: &Entry| matches!(e.what, What::Htlc { state: HtlcState::Forwarded, .. });
+        world.see_times(2, from, |e| e.node == node && forwarded(e)).await.unwrap();
+    }
+    world.see(from, |e| e.node == "lsp" && matches!(e.what, What::Broadcast { .. })).await.unwrap();
+    lab::end(&world).await.unwrap();
+    let books = Books::of_one_payment(&world.transcript.since(from)).unwrap();
+    // The fee of the part that opened the channel.
+    assert_eq!(books.opening_fee_msat, 2_000_000);
+    assert_eq!(books.recipient_received_msat, AMOUNT_MSAT - 2_000_000);
+    assert_eq!(world.recipient().balances().channels.len(), 1);
+    world.stop().await;
+}
+
+/// LDK prunes a lease that has run out, says nothing, and answers HTLCs for it with `Ok(())`. The
+/// desk looks into its own table first, and fails them at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_htlc_for_a_lease_that_ldk_has_pruned_fails_at_once() {
+    let mut story = usual();
+    // LDK's clock is the machine's. Long enough to be bought, short enough to wait for.
+    story.lsp.fees.validity = Duration::from_secs(8);
+    let mut world = World::new(Chain::embedded(), story).await.unwrap();
+    world.start_recipient().await.unwrap();
+    let mut policy = world.buying_policy();
+    policy.min_validity = Duration::ZERO;
+    let lsp = world.lsp().id();
+    world.recipient().buy_lease(lsp, policy).await.unwrap();
+    let paths = world.lsp().paths_for(b"alice").await.unwrap();
+    world.recipient().use_paths(paths).unwrap();
+    let offer = world.recipient().wait_for_offer(PATIENCE).await.unwrap();
+    story::leave(&mut world, "recipient").await.unwrap();
+    let record = world.lsp().sold().pop().unwrap();
+    tokio::time::timeout(PATIENCE, pruned(world.lsp(), &record)).await.unwrap();
+
+    lab::begin(&world, "pruned", "LDK has forgotten the lease").await.unwrap();
+    fails_because(&mut world, &offer, "the lease ran out").await.unwrap();
+    lab::end(&world).await.unwrap();
+    world.stop().await;
+}
+
+/// Waits until LDK has dropped the lease: no event tells.
+async fn pruned(lsp: &Lsp, record: &JitRecord) {
+    let (client, id) = (&record.client_node_id, record.user_channel_id);
+    let service = lsp.liquidity().lsps2_service_handler().unwrap();
+    while service.channel_needs_manual_broadcast(id, client).is_ok() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        lsp.liquidity().persist().await.unwrap();
+    }
+}
+
+/// A payment to a recipient that is away and comes back: the LSP fails it for this, no channel is
+/// opened, the payer has everything again, and the recipient leaves.
+async fn fails_because(world: &mut World, offer: &Offer, why: &str) -> Result<()> {
+    let (from, before) = (world.transcript.position(), payers_money(world));
+    world.pay_while_recipient_is_offline(offer, 100_000_000).await?;
+    world.start_recipient().await?;
+    let says = |e: &Entry| match &e.what {
+        What::Htlc { state: HtlcState::Failed, reason: Some(reason), .. } => reason.contains(why),
+        _ => false,
+    };
+    world.see(from, |e| e.node == "lsp" && says(e)).await?;
+    world.see_htlc(from, "payer", HtlcState::Failed).await?;
+    world.rest().await?;
+    ensure!(payers_money(world) == before, "the payer has not all of it again");
+    ensure!(world.recipient().balances().channels.is_empty(), "a channel was opened");
+    story::leave(world, "recipient").await
+}

@@ -97,6 +97,17 @@ impl Onion {
 /// Pays over the lease, once, one HTLC for each part, over a route made by hand: LDK's router adds
 /// blocks at random, splits only if it must, and tries again for some seconds.
 pub(super) fn send(world: &World, lease: &Lease, parts_msat: &[u64], onion: Onion) -> Result<()> {
+    send_as(world, lease, parts_msat, &onion, PaymentId(onion.hash.0))
+}
+
+/// The same under this id: parts that LDK takes for payments of their own.
+pub(super) fn send_as(
+    world: &World,
+    lease: &Lease,
+    parts_msat: &[u64],
+    onion: &Onion,
+    id: PaymentId,
+) -> Result<()> {
     let (payer, lsp, recipient) = (world.payer(), world.lsp(), world.recipient().id());
     let hop = |pubkey, short_channel_id, fee_msat, cltv_expiry_delta| RouteHop {
         pubkey,
@@ -125,9 +136,8 @@ pub(super) fn send(world: &World, lease: &Lease, parts_msat: &[u64], onion: Onio
     let all_msat = parts_msat.iter().sum();
     let route_params = Some(RouteParameters::from_payment_params_and_value(payee, all_msat));
     let route = Route { paths: parts_msat.iter().map(path).collect(), route_params };
-    let id = PaymentId(onion.hash.0);
     payer
         .channel_manager()
-        .send_payment_with_route(route, onion.hash, onion.fields, id)
+        .send_payment_with_route(route, onion.hash, onion.fields.clone(), id)
         .map_err(|error| anyhow::anyhow!("LDK does not send this: {error:?}"))
 }

@@ -1,9 +1,10 @@
 //! An HTLC hangs, or would without what this guide's LSP does.
 
 use anyhow::{Context, Result, ensure};
-use node::transcript::{Entry, HtlcState, What};
+use node::transcript::HtlcState;
 use std::time::Duration;
 
+use super::limits::in_two_parts;
 use super::payer::probe;
 use super::{
     Scenario, comes_back, failure, held, is_handling_failed, msat, parked, payers_money, prepared,
@@ -51,9 +52,10 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             "fail-paid-in-parts",
             "A fixed-size payment in two parts",
             "Two HTLCs of a BOLT 11 payment make up the agreed size. Each pays its share of the fee, and \
-             the LSP adds the shares up before it broadcasts the funding.",
+             the LSP adds the shares up before it broadcasts the funding. A later payment passes in \
+             full.",
             bolt11::story,
-            |world| Box::pin(paid_in_parts(world)),
+            |world| Box::pin(in_two_parts(world)),
         ),
         failure(
             "fail-lsp-restarts-with-mail",
@@ -124,26 +126,6 @@ async fn part_missing(world: &mut World) -> Result<()> {
     comes_back(world, from, before).await?;
     ensure!(world.recipient().balances().channels.is_empty(), "a channel was opened for a part");
     Ok(())
-}
-
-async fn paid_in_parts(world: &mut World) -> Result<()> {
-    const PARTS_MSAT: [u64; 2] = [100_000_000, 200_000_000];
-    let lease = buy(world, PARTS_MSAT.iter().sum()).await?;
-    let invoice = world.recipient().jit_invoice(&lease, bolt11::VALID)?;
-    let from = world.transcript.position();
-    scene(world, "parts", "Two parts").await?;
-    world.say(format!("The payer splits {}", msat(PARTS_MSAT.iter().sum())));
-    send(world, &lease, &PARTS_MSAT, Onion::of_invoice(&invoice)?)?;
-    world.see_htlc(from, "payer", HtlcState::Paid).await?;
-    let forwards = |name: &str| {
-        let entries = world.transcript.since(from).into_iter().filter(|e| e.node == name);
-        let forwarded =
-            |e: &Entry| matches!(e.what, What::Htlc { state: HtlcState::Forwarded, .. });
-        entries.filter(forwarded).count()
-    };
-    world.see(from, |_| ["lsp", "payer-lsp"].map(forwards) == [PARTS_MSAT.len(); 2]).await?;
-    world.see(from, |e| e.node == "lsp" && matches!(e.what, What::Broadcast { .. })).await?;
-    world.rest().await
 }
 
 async fn lsp_restarts_with_mail(world: &mut World) -> Result<()> {

@@ -2,6 +2,7 @@
 //! payment that is paid, over the same lease where that is still possible.
 
 use anyhow::{Context, Result, ensure};
+use lightning::ln::channelmanager::{Bolt11InvoiceParameters, PaymentId};
 use lightning::ln::outbound_payment::RecipientOnionFields;
 use lightning::offers::offer::Offer;
 use lsps2_async::lease::{Lease, TrustModel};
@@ -14,9 +15,10 @@ use super::{
     prepared, scene, see_event, usual,
 };
 use crate::lab;
-use crate::record::bolt11::{self, Onion, VALID, send};
+use crate::money::Books;
+use crate::record::bolt11::{self, Onion, VALID, send, send_as};
 use crate::story::{self, Setting};
-use crate::world::{PATIENCE, Story, World, channel_is, is_onion};
+use crate::world::{PATIENCE, Story, World, channel_is, is_onion, is_wire};
 
 /// What the LSP of these worlds takes for a channel, from a payment of up to 200 000 sat.
 const FEE_MSAT: u64 = 2_000_000;
@@ -85,7 +87,16 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             "Two HTLCs make up the agreed size. The LSP has broadcast the funding before it is paid; \
              the fee is whole with the second part, and later payments are not queued.",
             || Story::new(PayerMode::AlwaysOnline, TrustModel::LspTrustsClient),
-            |world| Box::pin(mpp_lsp_trusts(world)),
+            |world| Box::pin(in_two_parts(world)),
+        ),
+        failure(
+            "fail-part-after-open",
+            "A second part that comes after the channel",
+            "A third of a payment opens the channel under a variable lease; the rest comes when it is \
+             open, and does not fit. The recipient gives the first part back, and the next payment \
+             pays the fee.",
+            bolt11::story,
+            |world| Box::pin(part_after_open(world)),
         ),
     ]
 }
@@ -168,18 +179,18 @@ async fn variable(world: &mut World) -> Result<Lease> {
     world.recipient().buy_lease(world.lsp().id(), policy).await
 }
 
-/// Pays this much over an invoice of a variable-size lease.
-fn pay(world: &World, lease: &Lease, amount_msat: u64) -> Result<()> {
+/// What an invoice of a variable-size lease asks for, for this much.
+fn onion(world: &World, lease: &Lease, amount_msat: u64) -> Result<Onion> {
     let invoice = world.recipient().jit_invoice(lease, VALID)?;
     let mut fields = RecipientOnionFields::secret_only(*invoice.payment_secret(), amount_msat);
     fields.payment_metadata = invoice.payment_metadata().cloned();
     let final_cltv_delta = u32::try_from(invoice.min_final_cltv_expiry_delta())?;
-    send(
-        world,
-        lease,
-        &[amount_msat],
-        Onion { hash: invoice.payment_hash(), fields, final_cltv_delta },
-    )
+    Ok(Onion { hash: invoice.payment_hash(), fields, final_cltv_delta })
+}
+
+/// Pays this much over an invoice of a variable-size lease.
+fn pay(world: &World, lease: &Lease, amount_msat: u64) -> Result<()> {
+    send(world, lease, &[amount_msat], onion(world, lease, amount_msat)?)
 }
 
 /// A payment that the LSP fails, and that leaves no trace.
@@ -332,8 +343,11 @@ async fn larger_than_channel(world: &mut World) -> Result<()> {
     end(world).await
 }
 
-async fn mpp_lsp_trusts(world: &mut World) -> Result<()> {
+/// Two parts of a fixed-size payment, and a later payment over the same SCID: LDK alone compares each
+/// part's share of the fee with the whole, finds it unpaid, and queues what follows.
+pub(super) async fn in_two_parts(world: &mut World) -> Result<()> {
     const PARTS_MSAT: [u64; 2] = [100_000_000, 200_000_000];
+    const LATER_MSAT: u64 = 40_000_000;
     let whole_msat = PARTS_MSAT.iter().sum();
     let lease = bolt11::buy(world, whole_msat).await?;
     let invoice = world.recipient().jit_invoice(&lease, VALID)?;
@@ -341,12 +355,56 @@ async fn mpp_lsp_trusts(world: &mut World) -> Result<()> {
     scene(world, "parts", "Two parts").await?;
     world.say(format!("The payer splits {}", msat(whole_msat)));
     send(world, &lease, &PARTS_MSAT, Onion::of_invoice(&invoice)?)?;
+    let books = forwarded(world, from, PARTS_MSAT.len()).await?;
+    ensure!(books.opening_fee_msat == whole_msat / 100, "{books:?}");
+    world.see(from, |e| e.node == "lsp" && matches!(e.what, What::Broadcast { .. })).await?;
+
+    let params = Bolt11InvoiceParameters { amount_msats: Some(LATER_MSAT), ..Default::default() };
+    let invoice = world.recipient().channel_manager().create_bolt11_invoice(params);
+    let invoice = invoice.ok().context("LDK makes no invoice")?;
+    let from = world.transcript.position();
+    scene(world, "later", "A later payment over the same SCID").await?;
+    send(world, &lease, &[LATER_MSAT], Onion::of_invoice(&invoice)?)?;
+    let books = forwarded(world, from, 1).await?;
+    ensure!(books.opening_fee_msat == 0, "{books:?}");
+    ensure!(books.recipient_received_msat == LATER_MSAT, "{books:?}");
+    end(world).await
+}
+
+/// Waits until both LSPs know that all parts were claimed.
+async fn forwarded(world: &World, from: u64, parts: usize) -> Result<Books> {
     world.see_htlc(from, "payer", HtlcState::Paid).await?;
+    let forwarded = |e: &Entry| matches!(e.what, What::Htlc { state: HtlcState::Forwarded, .. });
     for node in ["lsp", "payer-lsp"] {
-        let forwarded =
-            |e: &Entry| matches!(e.what, What::Htlc { state: HtlcState::Forwarded, .. });
-        world.see_times(PARTS_MSAT.len(), from, |e| e.node == node && forwarded(e)).await?;
+        world.see_times(parts, from, |e| e.node == node && forwarded(e)).await?;
     }
-    end(world).await?;
-    Ok(())
+    world.rest().await?;
+    Books::of_one_payment(&world.transcript.since(from))
+}
+
+async fn part_after_open(world: &mut World) -> Result<()> {
+    const PARTS_MSAT: [u64; 2] = [50_000_000, 100_000_000];
+    let lease = variable(world).await?;
+    let (from, before) = (world.transcript.position(), payers_money(world)?);
+    let onion = onion(world, &lease, PARTS_MSAT.iter().sum())?;
+    scene(world, "first", "The first part opens the channel").await?;
+    send_as(world, &lease, &PARTS_MSAT[..1], &onion, PaymentId([1; 32]))?;
+    world.see(from, |e| e.node == "recipient" && is_wire(e, "update_add_htlc")).await?;
+    scene(world, "second", "The second part does not fit").await?;
+    send_as(world, &lease, &PARTS_MSAT[1..], &onion, PaymentId([2; 32]))?;
+    world.see(from, |e| is_handling_failed(e, "lsp", "")).await?;
+    world.see_htlc(from, "payer", HtlcState::Failed).await?;
+    world.rest().await?;
+    world.say("Three minutes pass for the recipient, who waits for the rest");
+    for _ in 0..4 {
+        world.recipient().channel_manager().timer_tick_occurred();
+    }
+    // LDK's background processor does this at its own pace.
+    world.recipient().channel_manager().process_pending_htlc_forwards();
+    let failed = |e: &Entry| matches!(e.what, What::Htlc { state: HtlcState::Failed, .. });
+    world.see_times(2, from, |e| e.node == "payer" && failed(e)).await?;
+    world.rest().await?;
+    ensure!(payers_money(world)? == before, "the payer has not all of it again");
+    scene(world, "next", "A payment that fits").await?;
+    opens(world, &lease, 40_000_000).await
 }

@@ -58,13 +58,29 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
     }
 
     fn plan(&self, record: &JitRecord, amt_to_forward_msat: u64) -> Option<OpenPlan> {
+        let sizing = &self.settings.sizing;
+        let with_later_parts = amt_to_forward_msat.saturating_add(self.later_parts_msat(record));
+        let channel_value_sat = sizing
+            .channel_value_sat(with_later_parts)
+            .or_else(|| sizing.channel_value_sat(amt_to_forward_msat))?;
         Some(OpenPlan {
             counterparty: record.client_node_id,
-            channel_value_sat: self.settings.sizing.channel_value_sat(amt_to_forward_msat)?,
+            channel_value_sat,
             push_msat: 0,
             user_channel_id: record.user_channel_id,
             max_client_to_self_delay: record.opening_fee_params.max_client_to_self_delay,
         })
+    }
+
+    /// What waits here of the payment that opens the channel, and is not part of what opens it: a
+    /// payer may split a payment under a variable lease, and its smallest part may come first. Never
+    /// more than the lease's largest payment: anybody who knows the hash can add a part.
+    fn later_parts_msat(&self, record: &JitRecord) -> u64 {
+        let JitState::Opening(opening) = &record.state else {
+            return 0;
+        };
+        let later = gross_msat(&self.held.parts(record.scid, opening.payment_hash));
+        later.min(record.opening_fee_params.max_payment_size_msat)
     }
 
     /// The channels that must be opened and are not: their client was away, or a restart took the

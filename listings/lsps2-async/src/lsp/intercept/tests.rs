@@ -297,6 +297,28 @@ async fn a_later_part_of_the_fee_payment_passes_in_full() {
     assert_eq!(bench.sent(), [(4, PAYMENT)]);
 }
 
+/// The smallest part may come first. What follows before the channel is planned has room in it, up
+/// to the lease's largest payment.
+#[tokio::test]
+async fn the_channel_is_sized_for_all_parts_that_wait() {
+    let sized_for = async |later: &[InterceptedHtlc]| {
+        let mut bench = Bench::new(sold()).await;
+        bench.intercept(htlc(1, 1, PAYMENT)).await;
+        for part in later {
+            bench.intercept(*part).await;
+        }
+        let OpenDecision::Open(plan) = bench.open_event().await else { panic!("no plan") };
+        plan.channel_value_sat
+    };
+    let sizing = ChannelSizing::default();
+    let carries = |msat| sizing.channel_value_sat(PAYMENT - FEE + msat).unwrap();
+    assert_eq!(sized_for(&[]).await, carries(0));
+    assert_eq!(sized_for(&[htlc(2, 1, 3 * PAYMENT)]).await, carries(3 * PAYMENT));
+    assert_eq!(sized_for(&[htlc(2, 2, 3 * PAYMENT)]).await, carries(0), "another payment");
+    let most = terms().max_payment_size_msat;
+    assert_eq!(sized_for(&[htlc(2, 1, 5 * most)]).await, carries(most));
+}
+
 #[tokio::test]
 async fn a_fixed_size_payment_in_parts_reaches_the_fee_by_the_sum() {
     let mut bench = Bench::new(fixed(PAYMENT)).await;
