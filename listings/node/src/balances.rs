@@ -6,6 +6,9 @@
 //! the commitment transaction too. So one side is known exactly, and the other has the rest, less
 //! what is under way.
 
+mod closings;
+
+use bitcoin::{Block, Transaction};
 use lightning::chain::channelmonitor::Balance;
 use lightning::ln::channel_state::{
     ChannelDetails, InboundHTLCStateDetails as Inbound, OutboundHTLCStateDetails as Outbound,
@@ -14,8 +17,9 @@ use std::sync::{Arc, Mutex, OnceLock, RwLock, RwLockReadGuard, Weak};
 
 use crate::faults::Life;
 use crate::transcript::{ChannelBalance, Entry, Transcript, What};
-use crate::types::{ChainMonitor, ChannelManager};
+use crate::types::{ChainMonitor, ChannelManager, Sweeper};
 use crate::wallet::Wallet;
+use closings::Closings;
 
 /// Two anchors, in msat, which the funder of a channel pays for.
 const ANCHORS_MSAT: u64 = 2 * 330 * 1_000;
@@ -28,6 +32,8 @@ pub struct Purse {
     transcript: Transcript,
     parts: OnceLock<Parts>,
     last: Mutex<Option<What>>,
+    closings: Mutex<Closings>,
+    sweeper: OnceLock<Weak<Sweeper>>,
     /// Held by whoever handles a message, until the message and what it changed are written down.
     handling: RwLock<()>,
     life: Arc<Life>,
@@ -52,6 +58,8 @@ impl Purse {
             transcript: transcript.clone(),
             parts: OnceLock::new(),
             last: Mutex::new(transcript.last(balances)),
+            closings: Mutex::default(),
+            sweeper: OnceLock::new(),
             handling: RwLock::new(()),
             life,
         });
@@ -98,14 +106,26 @@ impl Purse {
         let manager = parts.channel_manager.upgrade()?;
         let monitors = parts.chain_monitor.upgrade()?;
         let mut channels = Vec::new();
-        for channel in manager.list_channels() {
+        let mut closings = self.closings.lock().unwrap();
+        let listed = manager.list_channels();
+        for channel in &listed {
             // Without a funding there is nothing in it.
             let Some(funding) = channel.funding_txo else { continue };
-            let mut balance = balance(&channel, || at_most_msat(&monitors, &channel))?;
+            let mut balance = balance(channel, || at_most_msat(&monitors, channel))?;
             balance.peer = self.transcript.name_of(&channel.counterparty.node_id);
             balance.withheld = channel.is_outbound && !parts.wallet.knows(&funding.txid);
+            let funding = funding.into_bitcoin_outpoint();
+            closings.note_open(channel.channel_id, funding, channel.is_outbound, &balance);
             channels.push(balance);
         }
+        let sweeper = self.sweeper.get().and_then(Weak::upgrade);
+        let swept = sweeper.map(|sweeper| sweeper.tracked_spendable_outputs()).unwrap_or_default();
+        let closed = closings.closed(
+            |id| listed.iter().any(|channel| channel.channel_id == *id),
+            |id| monitors.get_monitor(*id).map(|m| m.get_claimable_balances()).unwrap_or_default(),
+            &swept,
+            |txid| parts.wallet.knows(txid),
+        );
         let known = match last {
             Some(What::Balances { channels, .. }) => channels.as_slice(),
             _ => &[],
@@ -117,7 +137,27 @@ impl Purse {
             onchain_sat: spendable_sat + pending_sat,
             fees_sat: parts.wallet.fees_paid_sat(),
             channels,
+            closed,
         })
+    }
+
+    /// Tells what spends to the wallet.
+    pub(crate) fn watch(&self, sweeper: &Arc<Sweeper>) {
+        let _ = self.sweeper.set(Arc::downgrade(sweeper));
+    }
+
+    /// A block is connected.
+    pub(crate) fn note_block(&self, block: &Block) {
+        for transaction in &block.txdata {
+            self.note_transaction(transaction);
+        }
+    }
+
+    /// A transaction is in a block, or spends to this node's wallet and is on its way there.
+    pub(crate) fn note_transaction(&self, transaction: &Transaction) {
+        let Some(Parts { wallet, .. }) = self.parts.get() else { return };
+        let (worth, ours) = (|coin: &_| wallet.worth_sat(coin), |coin: &_| wallet.pays_us(coin));
+        self.closings.lock().unwrap().note_transaction(transaction, worth, ours);
     }
 
     /// To be held while a message is handled and written down.

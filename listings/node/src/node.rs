@@ -166,6 +166,8 @@ impl Node {
             ground.peer_manager(&channel_manager, &gossip, &onion_messenger, &liquidity);
         // ANCHOR_END: node-build-handlers
         let listener = listen(config.listen).await?;
+        let sweeper = Arc::new(sweeper);
+        ground.pen.purse.watch(&sweeper);
         ground.pen.write(What::Started { restored });
         ground.pen.purse.weigh();
         Ok(Arc::new(Self {
@@ -187,7 +189,7 @@ impl Node {
             liquidity,
             observations,
             peer_manager,
-            sweeper: Arc::new(sweeper),
+            sweeper,
             user_config,
             stopping: watch::Sender::new(false),
             closing: watch::Sender::new(false),
@@ -338,6 +340,9 @@ impl Node {
         for transaction in &transactions {
             if sent {
                 self.wallet.note_broadcast(transaction);
+            }
+            if sent && purpose == "Sweep" {
+                self.pen.purse.note_transaction(transaction);
             }
             self.pen.purse.weigh();
             let txid = transaction.compute_txid().to_string();
@@ -493,6 +498,7 @@ impl Listen for Node {
         self.chain_monitor.block_connected(block, height);
         self.sweeper.block_connected(block, height);
         self.wallet.block_connected(block, height);
+        self.pen.purse.note_block(block);
     }
 
     fn filtered_block_connected(&self, _: &bitcoin::block::Header, _: &TransactionData, _: u32) {

@@ -1,5 +1,9 @@
 //! The recipient: a wallet that is usually offline, has no channel, and is paid anyway.
 
+mod fundings;
+
+pub use fundings::{FundingPolicy, Funds};
+
 use anyhow::{Context, Result, anyhow, ensure};
 use bitcoin::secp256k1::PublicKey;
 use lightning::blinded_path::message::BlindedMessagePath;
@@ -35,6 +39,7 @@ use crate::events::scid;
 use crate::faults::points;
 use crate::node::{Node, NodeConfig, Role, Setup};
 use crate::transcript::{HtlcState, What};
+use fundings::Fundings;
 
 const NAMESPACE: &str = "recipient";
 const LSP_KEY: &str = "lsp";
@@ -46,6 +51,8 @@ pub struct RecipientPolicy {
     pub paths: PathPolicy,
     /// What it tolerates at the claim.
     pub claim: ClaimPolicy,
+    /// How much it relies on channels that are not confirmed.
+    pub funding: FundingPolicy,
 }
 
 /// A running recipient.
@@ -57,6 +64,8 @@ pub struct Recipient {
 struct RecipientRole {
     node: Arc<Node>,
     claim_policy: ClaimPolicy,
+    funding_policy: FundingPolicy,
+    fundings: Fundings,
     negotiations: Mutex<Vec<Purchase>>,
     /// Payments that wait to be judged, while a test holds them.
     held_claims: Mutex<Option<Vec<Claimable>>>,
@@ -90,6 +99,8 @@ impl Recipient {
         let role = Arc::new(RecipientRole {
             node: node.clone(),
             claim_policy: policy.claim,
+            funding_policy: policy.funding,
+            fundings: Fundings::load(&node.store)?,
             negotiations: Mutex::default(),
             held_claims: Mutex::default(),
         });
@@ -392,8 +403,15 @@ impl RecipientRole {
             return Ok(());
         }
         let leases = &self.node.leases;
+        if let Some(why) = self.doubt(&payment) {
+            self.fail_back(&payment, why);
+            return Ok(());
+        }
         match judge(&arrival, |id| leases.get(id), &self.claim_policy, self.node.now()) {
             Ok(Verdict::Claim) => self.claim(&payment),
+            Ok(verdict) if self.must_wait(&payment, &verdict) => {
+                self.fundings.waiting.lock().unwrap().push(payment);
+            }
             Ok(Verdict::ConsumeThenClaim { lease, consumption }) => {
                 self.consume_then_claim(&payment, lease, consumption).await?;
             }
@@ -416,6 +434,7 @@ impl RecipientRole {
                 self.node.point(points::AFTER_CONSUMED);
                 let detail = json!({ "skimmed_fee_msat": payment.skimmed_fee_msat });
                 self.note_lease("consumed", &lease, detail);
+                self.note_fundings();
                 self.claim(payment);
                 Ok(())
             }
@@ -507,6 +526,7 @@ struct Claimable {
     purpose: PaymentPurpose,
     channels: Vec<(ChannelId, Option<u128>)>,
     onion_fields: Option<RecipientOnionFields>,
+    claim_deadline: Option<u32>,
 }
 
 impl Claimable {
@@ -570,6 +590,7 @@ impl Role for RecipientRole {
                 purpose,
                 receiving_channel_ids,
                 onion_fields,
+                claim_deadline,
                 ..
             } => {
                 let hash = Some(payment_hash);
@@ -587,6 +608,7 @@ impl Role for RecipientRole {
                     purpose,
                     channels: receiving_channel_ids,
                     onion_fields,
+                    claim_deadline,
                 })
                 .await
             }
@@ -655,6 +677,7 @@ impl Role for RecipientRole {
     }
 
     async fn on_tick(&self) {
+        self.look_at_fundings().await;
         let now = self.node.now();
         {
             let mut negotiations = self.negotiations.lock().unwrap();

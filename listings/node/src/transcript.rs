@@ -2,7 +2,7 @@
 
 use bitcoin::secp256k1::PublicKey;
 use lightning::sign::KeysManager;
-pub use recording::entry::{ChannelBalance, DIRECTOR, Entry, HtlcState, What};
+pub use recording::entry::{ChannelBalance, Closing, DIRECTOR, Entry, HtlcState, What};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};

@@ -202,6 +202,19 @@ impl Wallet {
         Ok(psbt.extract_tx_unchecked_fee_rate())
     }
 
+    /// What an output that is, or was, this wallet's holds, in sat.
+    pub(crate) fn worth_sat(&self, coin: &OutPoint) -> Option<u64> {
+        let state = self.state.lock().unwrap();
+        let transaction = state.wallet.get_tx(coin.txid)?.tx_node.tx;
+        let output = transaction.output.get(coin.vout as usize)?;
+        state.wallet.is_mine(output.script_pubkey.clone()).then(|| output.value.to_sat())
+    }
+
+    /// Whether an output pays this wallet.
+    pub(crate) fn pays_us(&self, output: &TxOut) -> bool {
+        self.state.lock().unwrap().wallet.is_mine(output.script_pubkey.clone())
+    }
+
     /// The confirmed coins of this wallet, taken or not.
     pub(crate) fn coins(&self) -> Vec<OutPoint> {
         let state = self.state.lock().unwrap();

@@ -10,7 +10,7 @@ use similar::TextDiff;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use crate::entry::{ChannelBalance, What};
+use crate::entry::{ChannelBalance, Closing, What};
 use crate::moment::{Field, Moment, Recording};
 
 /// Fields whose values differ from run to run.
@@ -28,10 +28,11 @@ const VARYING: [&str; 9] = [
 
 /// What two runs have in common of a moment, on one line.
 pub fn line(moment: &Moment) -> String {
-    if let What::Balances { onchain_sat, fees_sat, channels } = &moment.what {
+    if let What::Balances { onchain_sat, fees_sat, channels, closed } = &moment.what {
         // Two channels that open side by side are listed in either order.
         let mut channels: Vec<_> = channels.iter().map(owned).collect();
         channels.sort();
+        channels.extend(closed.iter().map(left));
         let channels = channels.join("; ");
         return format!("balances {onchain_sat} sat on chain, {fees_sat} sat of fees; {channels}");
     }
@@ -52,6 +53,15 @@ pub fn line(moment: &Moment) -> String {
         let _ = write!(out, " {name}={value}");
     }
     out
+}
+
+fn left(closed: &Closing) -> String {
+    let Closing { peer, capacity_sat, own_msat, pending_msat, fees_sat, anchors_sat, .. } = closed;
+    let fees_sat: u64 = fees_sat.values().sum();
+    format!(
+        "closed with {peer}: {own_msat} msat left of {capacity_sat} sat, pending {pending_msat:?}, \
+         {fees_sat} sat of fees, {anchors_sat} sat in anchors"
+    )
 }
 
 fn owned(channel: &ChannelBalance) -> String {
@@ -383,7 +393,11 @@ mod tests {
         };
         let weigh = |channels: &[ChannelBalance]| {
             let channels = channels.to_vec();
-            moment("s", "lsp", What::Balances { onchain_sat: 1, fees_sat: 0, channels })
+            moment(
+                "s",
+                "lsp",
+                What::Balances { onchain_sat: 1, fees_sat: 0, channels, closed: vec![] },
+            )
         };
         let (a, b) = (channel("a", 5), channel("b", 6));
         let kept = recording(&[weigh(&[]), weigh(&[a.clone(), b.clone()])]);

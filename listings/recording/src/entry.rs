@@ -1,6 +1,7 @@
 //! What a running node writes down.
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// One thing that happened on one node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -174,6 +175,9 @@ pub enum What {
         fees_sat: u64,
         /// Its channels by peer, and those with one peer in the order in which they came.
         channels: Vec<ChannelBalance>,
+        /// What became of its channels that are closed.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        closed: Vec<Closing>,
     },
     /// The story goes on with the next scene. The director writes this, no node.
     Scene {
@@ -218,6 +222,33 @@ pub struct ChannelBalance {
     /// in the wallet too.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub withheld: bool,
+}
+
+/// A channel that is closed, as the chain has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Closing {
+    /// Its id in hex, by which both ends know it.
+    pub id: String,
+    /// With whom.
+    pub peer: String,
+    /// What its capacity was, in sat.
+    pub capacity_sat: u64,
+    /// What is the owner's, in msat, and not in its wallet yet. Once the closing transaction has
+    /// confirmed these are whole sat: what the outputs hold.
+    pub own_msat: u64,
+    /// HTLCs whose end is open, in msat: towards the owner, and away from it.
+    pub pending_msat: (u64, u64),
+    /// What miners got of it, in sat, by the txid of what paid them. Parts of a sat, and HTLCs too small
+    /// for an output, are in the fee of the closing transaction.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub fees_sat: BTreeMap<String, u64>,
+    /// Anchors that nobody has spent, in sat.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub anchors_sat: u64,
+}
+
+fn is_zero(amount: &u64) -> bool {
+    *amount == 0
 }
 
 impl ChannelBalance {

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-use crate::entry::{ChannelBalance, HtlcState, What};
+use crate::entry::{ChannelBalance, Closing, HtlcState, What};
 use crate::moment::{Moment, Recording};
 use crate::view::grouped;
 
@@ -37,6 +37,9 @@ pub struct Checkpoint {
     pub htlcs_msat: u64,
     /// What miners got since the recording began, in msat.
     pub miners_msat: u64,
+    /// What lies in anchors of closed channels, which nobody has spent, in msat.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub anchors_msat: u64,
 }
 
 /// What became of what was paid, in msat.
@@ -79,12 +82,23 @@ pub struct Holding {
     pub away_msat: u64,
     /// What it has sent on of what is on its way to it: lent until that arrives.
     pub lent_msat: u64,
+    /// In channels that are closed, and not in its wallet yet.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub closing_msat: u64,
+    /// What it has lost to the closing of channels since the recording began: fees for miners, anchors,
+    /// parts of a sat, and HTLCs too small for an output.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub closing_cost_msat: u64,
+}
+
+fn is_zero(amount: &u64) -> bool {
+    *amount == 0
 }
 
 impl Holding {
     /// All it owns.
     pub fn owned_msat(&self) -> u64 {
-        self.wallet_msat + self.spendable_msat + self.reserve_msat
+        self.wallet_msat + self.spendable_msat + self.reserve_msat + self.closing_msat
     }
 
     /// All it owns, and what it has lent to payments under way.
@@ -103,10 +117,11 @@ impl Payment {
 }
 
 impl Checkpoint {
-    /// All the money there is: what the parties own, what is under way, what the miners got.
+    /// All the money there is: what the parties own, what is under way, what the miners got, and what
+    /// nobody takes.
     pub fn total_msat(&self) -> u64 {
         let owned: u64 = self.parties.values().map(Holding::owned_msat).sum();
-        owned + self.htlcs_msat + self.miners_msat
+        owned + self.htlcs_msat + self.miners_msat + self.anchors_msat
     }
 }
 
@@ -143,6 +158,7 @@ impl Ledger {
         let mut book = Book::open(moments);
         let opening = book.checkpoint("", "").context("before the first scene")?;
         book.fees_before = book.fees_sat();
+        book.closed_before_sat = book.closed_fees_sat();
         let mut checkpoints = Vec::new();
         let mut scene = None;
         for moment in moments {
@@ -166,6 +182,7 @@ struct Said {
     onchain_sat: u64,
     fees_sat: u64,
     channels: Vec<ChannelBalance>,
+    closed: Vec<Closing>,
 }
 
 /// What the events say of one party, in msat.
@@ -176,6 +193,8 @@ struct Account {
     skim_seen: u64,
     earned: u64,
     skimmed: u64,
+    /// Earned by an HTLC that was claimed on chain: then LDK does not say what of it was skimmed.
+    earned_on_chain: u64,
 }
 
 #[derive(Default)]
@@ -183,6 +202,7 @@ struct Book {
     said: BTreeMap<String, Said>,
     accounts: BTreeMap<String, Account>,
     fees_before: BTreeMap<String, u64>,
+    closed_before_sat: u64,
 }
 
 impl Book {
@@ -197,9 +217,10 @@ impl Book {
     }
 
     fn hear(&mut self, moment: &Moment) {
-        if let What::Balances { onchain_sat, fees_sat, channels } = &moment.what {
+        if let What::Balances { onchain_sat, fees_sat, channels, closed } = &moment.what {
             let (onchain_sat, fees_sat) = (*onchain_sat, *fees_sat);
-            let said = Said { onchain_sat, fees_sat, channels: channels.clone() };
+            let (channels, closed) = (channels.clone(), closed.clone());
+            let said = Said { onchain_sat, fees_sat, channels, closed };
             self.said.insert(moment.node.clone(), said);
         }
     }
@@ -220,6 +241,10 @@ impl Book {
             What::Event { name, detail } if name == "PaymentForwarded" => {
                 account.earned += detail["total_fee_earned_msat"].as_u64().unwrap_or(0);
                 account.skimmed += detail["skimmed_fee_msat"].as_u64().unwrap_or(0);
+                if detail["claim_from_onchain_tx"] == true && detail["skimmed_fee_msat"].is_null() {
+                    account.earned_on_chain +=
+                        detail["total_fee_earned_msat"].as_u64().unwrap_or(0);
+                }
             }
             _ => {}
         }
@@ -227,6 +252,23 @@ impl Book {
 
     fn fees_sat(&self) -> BTreeMap<String, u64> {
         self.said.iter().map(|(name, said)| (name.clone(), said.fees_sat)).collect()
+    }
+
+    /// What miners got of closed channels, in sat. Two ends know of the same transactions.
+    fn closed_fees_sat(&self) -> u64 {
+        let closed = self.said.values().flat_map(|said| &said.closed);
+        let fees: BTreeMap<_, _> = closed.flat_map(|closing| &closing.fees_sat).collect();
+        fees.into_values().sum()
+    }
+
+    /// What lies in anchors, in sat. Whoever sees one spent knows best.
+    fn anchors_sat(&self) -> u64 {
+        let mut anchors: BTreeMap<&str, u64> = BTreeMap::new();
+        for closing in self.said.values().flat_map(|said| &said.closed) {
+            let least = anchors.entry(&closing.id).or_insert(u64::MAX);
+            *least = closing.anchors_sat.min(*least);
+        }
+        anchors.into_values().sum()
     }
 
     /// What a party has paid to miners since the recording began, in msat.
@@ -248,7 +290,13 @@ impl Book {
             scene: scene.to_owned(),
             title: title.to_owned(),
             htlcs_msat: away.values().sum(),
-            miners_msat: self.said.iter().map(|(name, said)| self.fees_msat(name, said)).sum(),
+            miners_msat: self
+                .said
+                .iter()
+                .map(|(name, said)| self.fees_msat(name, said))
+                .sum::<u64>()
+                + (self.closed_fees_sat() - self.closed_before_sat) * 1_000,
+            anchors_msat: self.anchors_sat() * 1_000,
             payment: Payment::default(),
             parties,
         };
@@ -271,7 +319,7 @@ impl Book {
                 ends.entry(&channel.id).or_default().push((name, channel));
             }
         }
-        let mut away: BTreeMap<String, u64> = BTreeMap::new();
+        let mut away = self.away_in_closed();
         for ends in ends.values() {
             let (name, one) = ends[0];
             let capacity = one.capacity_sat * 1_000;
@@ -307,16 +355,35 @@ impl Book {
         Ok(away)
     }
 
+    /// What is on its way in channels that are closed, from each party.
+    fn away_in_closed(&self) -> BTreeMap<String, u64> {
+        let mut away: BTreeMap<String, u64> = BTreeMap::new();
+        for (name, said) in &self.said {
+            for closing in &said.closed {
+                let (towards, from) = closing.pending_msat;
+                *away.entry(closing.peer.clone()).or_default() += towards;
+                let is_it = |other: &&Closing| other.id == closing.id;
+                let other = self.said.get(&closing.peer);
+                if other.and_then(|said| said.closed.iter().find(is_it)).is_none() {
+                    *away.entry(name.clone()).or_default() += from;
+                }
+            }
+        }
+        away
+    }
+
     fn payment(&self, now: &Checkpoint) -> Payment {
         let sum = |of: fn(&Account) -> u64| self.accounts.values().map(of).sum::<u64>();
         let lent: u64 = now.parties.values().map(|holding| holding.lent_msat).sum();
         let leaving = |holding: &Holding| holding.away_msat.saturating_sub(holding.towards_msat);
+        let (said, seen) = (sum(|account| account.skimmed), sum(|account| account.skim_seen));
+        let skimmed = said + seen.saturating_sub(said).min(sum(|account| account.earned_on_chain));
         Payment {
             sent_msat: sum(|account| account.paid) + now.parties.values().map(leaving).sum::<u64>(),
             in_flight_msat: now.htlcs_msat - lent,
-            routing_fee_msat: sum(|account| account.earned - account.skimmed),
-            opening_fee_msat: sum(|account| account.skimmed),
-            skimmed_msat: sum(|account| account.skim_seen),
+            routing_fee_msat: sum(|account| account.earned) - skimmed,
+            opening_fee_msat: skimmed,
+            skimmed_msat: seen,
             received_msat: sum(|account| account.claimed),
             reserve_msat: 0,
             spendable_msat: 0,
@@ -334,6 +401,7 @@ impl Book {
     ) -> Result<Checkpoint> {
         let closed = self.checkpoint(id, title).and_then(|mut checkpoint| {
             self.split_received(opening, &mut checkpoint);
+            self.charge_closings(opening, &mut checkpoint);
             prove(self, opening, &checkpoint)?;
             Ok(checkpoint)
         });
@@ -350,6 +418,37 @@ impl Book {
             now.payment.reserve_msat += change(before.reserve_msat, holding.reserve_msat);
             now.payment.spendable_msat += change(before.spendable_msat, holding.spendable_msat);
         }
+    }
+
+    /// What a party has lost and no event tells of, if one of its channels is closed. All of it together
+    /// must be what miners got of closed channels and what is in anchors: see `prove_owners`.
+    fn charge_closings(&self, opening: &Checkpoint, now: &mut Checkpoint) {
+        for (name, said) in self.said.iter().filter(|(_, said)| !said.closed.is_empty()) {
+            let (had, has) = self.had_and_has(name, said, opening, now);
+            let holding = now.parties.entry(name.clone()).or_default();
+            holding.closing_cost_msat = had.saturating_sub(has);
+        }
+    }
+
+    /// What a party should own by its events, and what it owns by its balances.
+    fn had_and_has(
+        &self,
+        name: &str,
+        said: &Said,
+        opening: &Checkpoint,
+        now: &Checkpoint,
+    ) -> (u64, u64) {
+        let account = self.accounts.get(name).copied().unwrap_or_default();
+        let before = opening.parties.get(name).copied().unwrap_or_default();
+        let holding = now.parties.get(name).copied().unwrap_or_default();
+        // What is on its way from a party is not its own any more, and not spent yet.
+        let has = holding.owned_msat()
+            + holding.away_msat
+            + holding.closing_cost_msat
+            + account.paid
+            + self.fees_msat(name, said);
+        let had = before.owned_msat() + before.away_msat + account.claimed + account.earned;
+        (had, has)
     }
 
     fn prove(&self, opening: &Checkpoint, now: &Checkpoint) -> Result<()> {
@@ -373,21 +472,21 @@ impl Book {
         let (before, after) = (opening.total_msat(), now.total_msat());
         ensure!(before == after, "{} in all", missing(before, after));
         for (name, said) in &self.said {
-            let account = self.accounts.get(name).copied().unwrap_or_default();
-            let before = opening.parties.get(name).copied().unwrap_or_default();
-            let holding = now.parties.get(name).copied().unwrap_or_default();
-            // What is on its way from a party is not its own any more, and not spent yet.
-            let has = holding.owned_msat()
-                + holding.away_msat
-                + account.paid
-                + self.fees_msat(name, said);
-            let had = before.owned_msat() + before.away_msat + account.claimed + account.earned;
+            let (had, has) = self.had_and_has(name, said, opening, now);
             ensure!(
                 had == has,
                 "{} at {name}: its balances and its events do not agree",
                 missing(had, has)
             );
         }
+        let costs = now.parties.values().map(|holding| holding.closing_cost_msat).sum();
+        let closed_sat = self.closed_fees_sat() - self.closed_before_sat;
+        let told = closed_sat * 1_000 + now.anchors_msat - opening.anchors_msat;
+        ensure!(
+            costs == told,
+            "{} of what the closing of channels has cost: the parties and the chain do not agree",
+            missing(told, costs)
+        );
         Ok(())
     }
 }
@@ -403,9 +502,13 @@ impl Said {
             withheld_msat,
             spendable_msat: sum(|channel| channel.spendable_msat),
             reserve_msat: sum(|channel| channel.reserve_msat),
-            towards_msat: sum(|channel| channel.pending_msat.0),
-            away_msat: sum(|channel| channel.pending_msat.1),
+            towards_msat: sum(|channel| channel.pending_msat.0)
+                + self.closed.iter().map(|closing| closing.pending_msat.0).sum::<u64>(),
+            away_msat: sum(|channel| channel.pending_msat.1)
+                + self.closed.iter().map(|closing| closing.pending_msat.1).sum::<u64>(),
             lent_msat: 0,
+            closing_msat: self.closed.iter().map(|closing| closing.own_msat).sum(),
+            closing_cost_msat: 0,
         })
     }
 }
@@ -456,7 +559,8 @@ mod tests {
 
         fn owns(self, node: &str, onchain: (u64, u64), channels: &[ChannelBalance]) -> Self {
             let (onchain_sat, fees_sat) = onchain;
-            self.add(node, What::Balances { onchain_sat, fees_sat, channels: channels.to_vec() })
+            let channels = channels.to_vec();
+            self.add(node, What::Balances { onchain_sat, fees_sat, channels, closed: vec![] })
         }
 
         fn htlc(self, node: &str, state: HtlcState, amount_msat: u64, skim: u64) -> Self {
@@ -643,6 +747,50 @@ mod tests {
         assert_eq!(
             told,
             "scene return: the ledger does not balance: 100 000 msat are missing in all"
+        );
+    }
+
+    /// The LSP closes a channel of 80 000 sat: its commitment costs 500 sat, and 660 sat stay in anchors.
+    /// The recipient's part of a sat is in that fee; it sweeps for 200 sat.
+    fn closed(lsp_sat: u64, recipient_sat: u64) -> Story {
+        let left = |peer: &str, own_sat: u64, fees: &[(&str, u64)]| Closing {
+            id: "b".to_owned(),
+            peer: peer.to_owned(),
+            capacity_sat: 80_000,
+            own_msat: own_sat * 1_000,
+            fees_sat: fees.iter().map(|(txid, fee)| ((*txid).to_owned(), *fee)).collect(),
+            anchors_sat: 660,
+            ..Closing::default()
+        };
+        let said = |onchain_sat, closing| What::Balances {
+            onchain_sat,
+            fees_sat: 0,
+            channels: vec![],
+            closed: vec![closing],
+        };
+        Story::default()
+            .scene("open")
+            .owns("lsp", (0, 0), &[channel("b", "recipient", 80_000, 31_999_500, (0, 0))])
+            .owns("recipient", (0, 0), &[channel("b", "lsp", 80_000, 48_000_500, (0, 0))])
+            .scene("closed")
+            .add("lsp", said(0, left("recipient", lsp_sat, &[("commitment", 500)])))
+            .add(
+                "recipient",
+                said(recipient_sat, left("lsp", 0, &[("commitment", 500), ("sweep", 200)])),
+            )
+    }
+
+    #[test]
+    fn what_leaves_a_closed_channel_is_followed_and_what_it_costs_is_named() {
+        let ledger = Ledger::of_moments(&closed(30_840, 47_800).moments).unwrap();
+        let end = ledger.checkpoints.last().unwrap();
+        assert_eq!((end.miners_msat, end.anchors_msat), (700_000, 660_000));
+        assert_eq!(end.parties["lsp"].closing_msat, 30_840_000);
+        assert_eq!(end.parties["lsp"].closing_cost_msat, 1_159_500);
+        assert_eq!(end.parties["recipient"].closing_cost_msat, 200_500);
+        assert_eq!(
+            problem(closed(30_840, 47_799)),
+            "scene closed: the ledger does not balance: 1 000 msat are missing in all"
         );
     }
 
