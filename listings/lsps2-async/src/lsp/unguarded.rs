@@ -5,6 +5,7 @@
 
 #![expect(clippy::wildcard_enum_match_arm, reason = "a test names what it looks for")]
 
+mod post;
 mod rig;
 
 use bitcoin::Network;
@@ -16,6 +17,7 @@ use lightning::onion_message::messenger::{DefaultMessageRouter, Destination, Mes
 use lightning::routing::gossip::NetworkGraph;
 use lightning::sign::RandomBytes;
 use lightning::types::payment::PaymentHash;
+use lightning::util::config::UserConfig;
 use lightning_liquidity::events::LiquidityEvent;
 use lightning_liquidity::lsps0::ser::RawLSPSMessage;
 use lightning_liquidity::lsps2::event::LSPS2ClientEvent;
@@ -24,8 +26,10 @@ use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use self::post::Post;
 use self::rig::{Rig, entry};
 use crate::lsp::held::InterceptedHtlc;
+use crate::lsp::mailbox::MailboxLimits;
 use crate::lsp::service::Lsps2Service;
 use crate::lsp::testing::{FEE, MemoryStore, USER_ID, node};
 use crate::negotiate::check_menu;
@@ -592,4 +596,92 @@ fn ldk_reaches_strangers_by_connecting_to_them() {
     let path = router.find_path(wallet, vec![lsp], Destination::Node(payers_lsp)).unwrap();
     let direct = path.intermediate_nodes.is_empty() && path.first_node_addresses.is_empty();
     shows(direct, "messages-go-to-strangers-directly", "`LspMessageRouter`");
+}
+
+// Async payments.
+
+/// Both events are pushed without a word to whoever waits for events.
+#[tokio::test]
+async fn ldk_wakes_nobody_for_a_static_invoice() {
+    let rig = Rig::new().await;
+    let post = Post::new(&rig, rig.lsp.manager.get_intercept_scid());
+    let offer = post.offer();
+    post.client_leaves();
+    post.pay(&offer, PAYMENT);
+    let woken = post.woken.borrow();
+    assert!(woken.len() >= 2 && post.ever_woken.get(), "{woken:?}");
+    let guard = "the tap around the message handlers, which wakes event processing";
+    shows(woken.iter().all(|woken| !woken), "static-invoice-wakes-nobody", guard);
+}
+
+/// The server forwards the invoice request, too, and a client that cannot answer it says so.
+#[tokio::test]
+async fn ldk_abandons_an_async_payment_for_the_error_of_an_online_recipient() {
+    let rig = Rig::new().await;
+    let post = Post::new(&rig, rig.lsp.manager.get_intercept_scid());
+    let offer = post.offer();
+    post.pay(&offer, PAYMENT);
+    let failed = post.failed();
+    let rejected = matches!(&failed[..], [why] if why.contains("InvoiceRequestRejected"));
+    let guard = "JIT paths for `Bolt12Offer`, too, and no mail for forwarded invoice requests";
+    shows(rejected, "invoice-error-ends-the-payment", guard);
+}
+
+/// The message is lost, and nothing makes the payer send it again.
+#[tokio::test]
+async fn ldk_says_once_that_a_payment_waits() {
+    let rig = Rig::new().await;
+    let post = Post::new(&rig, rig.lsp.manager.get_intercept_scid());
+    let offer = post.offer();
+    post.client_leaves();
+    post.pay(&offer, PAYMENT);
+    let said = post.lost_mail.replace(0);
+    assert!(said > 0, "it said nothing");
+    post.client_returns();
+    rig.payer.manager.timer_tick_occurred();
+    post.talk();
+    let again = post.lost_mail.get() > 0 || !rig.intercepted().is_empty();
+    assert!(post.failed().is_empty(), "the payment is over");
+    shows(!again, "held-htlc-is-announced-once", "a mailbox on disk, which delivers thrice");
+}
+
+#[tokio::test]
+async fn ldk_announces_what_it_holds_as_intercepted_after_a_restart() {
+    let rig = Rig::new().await;
+    let set = |party: &rig::Party, change: fn(&mut UserConfig)| {
+        let mut config = party.manager.get_current_config();
+        change(&mut config);
+        party.manager.set_current_config(config);
+    };
+    set(&rig.payer, |config| config.hold_outbound_htlcs_at_next_hop = true);
+    set(&rig.lsp, |config| config.htlc_interception_flags = 0);
+    set(&rig.lsp, |config| config.accept_forwards_to_priv_channels = true);
+    set(&rig.lsp, |config| config.channel_config.forwarding_fee_base_msat = 0);
+    rig.open(1, 300_000);
+    let over_channel = rig.client.channel_with(&rig.lsp).get_inbound_payment_scid().unwrap();
+    let post = Post::new(&rig, over_channel);
+    let offer = post.offer();
+    post.client_leaves();
+    post.pay(&offer, PAYMENT);
+    let channel = rig.lsp.channel_with(&rig.payer);
+    assert_eq!(channel.pending_inbound_htlcs.len(), 1, "nothing is held");
+    assert!(rig.intercepted().is_empty(), "nothing is to be intercepted");
+    let raised = rig::gather(&rig.lsp.read_again());
+    let raised = raised.iter().any(|event| matches!(event, Event::HTLCIntercepted { .. }));
+    let guard = "a payer's LSP leaves such HTLCs alone";
+    shows(raised, "held-htlc-is-intercepted-after-a-restart", guard);
+}
+
+/// More than any mailbox of ours keeps for a client, from one payer.
+#[tokio::test]
+async fn ldk_hands_over_as_much_mail_as_anybody_sends() {
+    let rig = Rig::new().await;
+    let post = Post::new(&rig, rig.lsp.manager.get_intercept_scid());
+    let offer = post.offer();
+    post.client_leaves();
+    for id in 0..=MailboxLimits::default().messages_per_peer {
+        post.pay_as(id.try_into().unwrap(), &offer, PAYMENT);
+    }
+    let more = post.lost_mail.get() > MailboxLimits::default().messages_per_peer;
+    shows(more, "mail-is-not-limited", "`MailboxLimits`");
 }

@@ -2,14 +2,18 @@
 //! wire, a chain or a clock. What a node says is handed to its peer, until nobody has more to say.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use bitcoin::absolute::LockTime;
 use bitcoin::secp256k1::{PublicKey, Secp256k1, Signing, Verification};
 use bitcoin::transaction::Version;
 use bitcoin::{Amount, Network, OutPoint, Sequence, Transaction, TxIn, TxOut, Witness};
+use lightning::blinded_path::IntroductionNode;
 use lightning::blinded_path::message::{BlindedMessagePath, MessageContext, MessageForwardNode};
-use lightning::blinded_path::payment::{BlindedPaymentPath, ReceiveTlvs};
+use lightning::blinded_path::payment::{
+    BlindedPaymentPath, ForwardTlvs, PaymentConstraints, PaymentContext, PaymentForwardNode,
+    PaymentRelay, ReceiveTlvs,
+};
 use lightning::chain::chaininterface::{
     BroadcasterInterface, ConfirmationTarget, FeeEstimator, TransactionType,
 };
@@ -28,8 +32,14 @@ use lightning::ln::outbound_payment::RecipientOnionFields;
 use lightning::ln::peer_handler::CustomMessageHandler;
 use lightning::ln::types::ChannelId;
 use lightning::onion_message::messenger::{Destination, MessageRouter, OnionMessagePath};
-use lightning::routing::router::{InFlightHtlcs, Path, Route, RouteHop, RouteParameters, Router};
+use lightning::routing::gossip::NetworkGraph;
+use lightning::routing::router::{
+    InFlightHtlcs, Path, Route, RouteHop, RouteParameters, Router, find_route,
+};
+use lightning::routing::scoring::FixedPenaltyScorer;
+use lightning::sign::RandomBytes;
 use lightning::sign::{InMemorySigner, KeysManager, NodeSigner, ReceiveAuthKey};
+use lightning::types::features::BlindedHopFeatures;
 use lightning::types::features::{ChannelFeatures, NodeFeatures};
 use lightning::types::payment::{PaymentHash, PaymentSecret};
 use lightning::util::config::{
@@ -94,51 +104,111 @@ impl FeeEstimator for FlatFee {
     }
 }
 
-pub(super) struct NoWay;
+/// Everybody reaches everybody through one LSP, once it is named.
+pub(super) struct Ways {
+    /// The LSP, and the SCID over which it reaches the client.
+    pub(super) hub: OnceLock<(PublicKey, u64)>,
+    random: RandomBytes,
+}
 
-impl Router for NoWay {
-    fn find_route(
-        &self,
-        _: &PublicKey,
-        _: &RouteParameters,
-        _: Option<&[&ChannelDetails]>,
-        _: InFlightHtlcs,
-    ) -> Result<Route, &'static str> {
-        Err("the test names the route")
+impl Ways {
+    fn new(seed: u8) -> Self {
+        Self { hub: OnceLock::new(), random: RandomBytes::new([seed; 32]) }
     }
 
-    fn create_blinded_payment_paths<T: Signing + Verification>(
-        &self,
-        _: PublicKey,
-        _: ReceiveAuthKey,
-        _: Vec<ChannelDetails>,
-        _: ReceiveTlvs,
-        _: Option<u64>,
-        _: &Secp256k1<T>,
-    ) -> Result<Vec<BlindedPaymentPath>, ()> {
-        Err(())
+    fn lsp(&self) -> Result<PublicKey, ()> {
+        self.hub.get().map(|(lsp, _)| *lsp).ok_or(())
     }
 }
 
-impl MessageRouter for NoWay {
+impl Router for Ways {
+    fn find_route(
+        &self,
+        payer: &PublicKey,
+        params: &RouteParameters,
+        first_hops: Option<&[&ChannelDetails]>,
+        _: InFlightHtlcs,
+    ) -> Result<Route, &'static str> {
+        let graph = NetworkGraph::new(Network::Regtest, Quiet);
+        let scorer = FixedPenaltyScorer::with_penalty(0);
+        find_route(payer, params, &graph, first_hops, Quiet, &scorer, &(), &[7; 32])
+    }
+
+    /// As a router without this crate builds them: for static invoices, and for no other.
+    fn create_blinded_payment_paths<T: Signing + Verification>(
+        &self,
+        recipient: PublicKey,
+        key: ReceiveAuthKey,
+        _: Vec<ChannelDetails>,
+        tlvs: ReceiveTlvs,
+        _: Option<u64>,
+        secp_ctx: &Secp256k1<T>,
+    ) -> Result<Vec<BlindedPaymentPath>, ()> {
+        let (node_id, short_channel_id) = *self.hub.get().ok_or(())?;
+        if !matches!(tlvs.payment_context, PaymentContext::AsyncBolt12Offer(_)) {
+            return Err(());
+        }
+        let delta = 72;
+        let max_cltv_expiry = tlvs.payment_constraints.max_cltv_expiry + u32::from(delta);
+        let hop = ForwardTlvs {
+            short_channel_id,
+            payment_relay: PaymentRelay {
+                cltv_expiry_delta: delta,
+                fee_proportional_millionths: 0,
+                fee_base_msat: 0,
+            },
+            payment_constraints: PaymentConstraints { max_cltv_expiry, htlc_minimum_msat: 1 },
+            features: BlindedHopFeatures::empty(),
+            next_blinding_override: None,
+        };
+        let hop = PaymentForwardNode { tlvs: hop, node_id, htlc_maximum_msat: u64::MAX };
+        let last = MIN_FINAL_CLTV_EXPIRY_DELTA + 2;
+        let path = BlindedPaymentPath::new(
+            &[hop],
+            recipient,
+            key,
+            tlvs,
+            u64::MAX,
+            last,
+            &self.random,
+            secp_ctx,
+        );
+        path.map(|path| vec![path])
+    }
+}
+
+impl MessageRouter for Ways {
     fn find_path(
         &self,
-        _: PublicKey,
-        _: Vec<PublicKey>,
-        _: Destination,
+        sender: PublicKey,
+        peers: Vec<PublicKey>,
+        destination: Destination,
     ) -> Result<OnionMessagePath, ()> {
-        Err(())
+        let lsp = self.lsp()?;
+        let first = match &destination {
+            Destination::Node(id) => *id,
+            Destination::BlindedPath(path) => match path.introduction_node() {
+                IntroductionNode::NodeId(id) => *id,
+                IntroductionNode::DirectedShortChannelId(..) => return Err(()),
+            },
+        };
+        let direct = sender == lsp || peers.contains(&first);
+        let intermediate_nodes = if direct { vec![] } else { vec![lsp] };
+        Ok(OnionMessagePath { intermediate_nodes, destination, first_node_addresses: vec![] })
     }
 
     fn create_blinded_paths<T: Signing + Verification>(
         &self,
-        _: PublicKey,
-        _: ReceiveAuthKey,
-        _: MessageContext,
+        recipient: PublicKey,
+        key: ReceiveAuthKey,
+        context: MessageContext,
         _: Vec<MessageForwardNode>,
-        _: &Secp256k1<T>,
+        secp_ctx: &Secp256k1<T>,
     ) -> Result<Vec<BlindedMessagePath>, ()> {
-        Err(())
+        let lsp = MessageForwardNode { node_id: self.lsp()?, short_channel_id: None };
+        let hops = if lsp.node_id == recipient { vec![] } else { vec![lsp] };
+        let random = &self.random;
+        Ok(vec![BlindedMessagePath::new(&hops, recipient, key, context, false, random, secp_ctx)])
     }
 }
 
@@ -172,8 +242,8 @@ pub(super) type Manager = ChannelManager<
     Arc<KeysManager>,
     Arc<KeysManager>,
     Arc<FlatFee>,
-    Arc<NoWay>,
-    Arc<NoWay>,
+    Arc<Ways>,
+    Arc<Ways>,
     Arc<Quiet>,
 >;
 pub(super) type Liquidity = LiquidityManager<
@@ -191,8 +261,9 @@ pub(super) struct Party {
     pub(super) id: PublicKey,
     pub(super) manager: Arc<Manager>,
     pub(super) sent: Arc<Sent>,
+    pub(super) ways: Arc<Ways>,
+    pub(super) keys: Arc<KeysManager>,
     monitors: Arc<Monitors>,
-    keys: Arc<KeysManager>,
     events: Mutex<Vec<Event>>,
 }
 
@@ -200,6 +271,7 @@ impl Party {
     pub(super) fn new(seed: u8, config: UserConfig) -> Self {
         let keys = Arc::new(KeysManager::new(&[seed; 32], 1, 1, true));
         let sent = Arc::new(Sent::default());
+        let ways = Arc::new(Ways::new(seed));
         let best_block = BlockLocator::from_network(Network::Regtest);
         let monitors = Arc::new(ChainMonitor::new(
             None,
@@ -215,8 +287,8 @@ impl Party {
             Arc::new(FlatFee),
             Arc::clone(&monitors),
             Arc::clone(&sent),
-            Arc::new(NoWay),
-            Arc::new(NoWay),
+            Arc::clone(&ways),
+            Arc::clone(&ways),
             Arc::new(Quiet),
             Arc::clone(&keys),
             Arc::clone(&keys),
@@ -227,7 +299,7 @@ impl Party {
         );
         let manager = Arc::new(manager);
         let id = manager.get_our_node_id();
-        Self { id, manager, sent, monitors, keys, events: Mutex::default() }
+        Self { id, manager, sent, ways, keys, monitors, events: Mutex::default() }
     }
 
     /// The liquidity manager, as of what is in the store.
@@ -281,8 +353,8 @@ impl Party {
             Arc::new(FlatFee),
             Arc::clone(&self.monitors),
             Arc::clone(&self.sent),
-            Arc::new(NoWay),
-            Arc::new(NoWay),
+            Arc::clone(&self.ways),
+            Arc::clone(&self.ways),
             Arc::new(Quiet),
             UserConfig::default(),
             monitors.iter().collect(),
@@ -305,18 +377,31 @@ impl Party {
         taken
     }
 
+    /// Whether an event of a kind waits.
+    pub(super) fn look(&self, wanted: impl Fn(&Event) -> bool) -> bool {
+        let gathered = self.gather();
+        let mut events = self.events.lock().unwrap();
+        events.extend(gathered);
+        events.iter().any(wanted)
+    }
+
     fn gather(&self) -> Vec<Event> {
-        let gathered = Mutex::new(Vec::new());
-        self.manager.process_pending_events(&|event| {
-            gathered.lock().unwrap().push(event);
-            Ok(())
-        });
-        gathered.into_inner().unwrap()
+        gather(&self.manager)
     }
 
     pub(super) fn channel_with(&self, peer: &Party) -> ChannelDetails {
         self.manager.list_channels_with_counterparty(&peer.id).pop().expect("a channel")
     }
+}
+
+/// What a channel manager has to tell.
+pub(super) fn gather(manager: &Manager) -> Vec<Event> {
+    let gathered = Mutex::new(Vec::new());
+    manager.process_pending_events(&|event| {
+        gathered.lock().unwrap().push(event);
+        Ok(())
+    });
+    gathered.into_inner().unwrap()
 }
 
 /// Three nodes, the payer's channel with the LSP, and LSPS2.
@@ -355,6 +440,7 @@ impl Rig {
     pub(super) async fn new() -> Self {
         let config = UserConfig {
             htlc_interception_flags: HTLCInterceptionFlags::ToInterceptSCIDs as u8,
+            enable_htlc_hold: true,
             ..UserConfig::default()
         };
         let (payer, lsp) = (Party::new(1, UserConfig::default()), Party::new(2, config));
@@ -372,9 +458,14 @@ impl Rig {
         rig
     }
 
+    pub(super) fn parties(&self) -> [&Party; 3] {
+        [&self.payer, &self.lsp, &self.client]
+    }
+
     fn connect(&self, one: &Party, other: &Party) {
         for (me, peer, inbound) in [(one, other, false), (other, one, true)] {
-            let features = peer.manager.provided_init_features(me.id);
+            let mut features = peer.manager.provided_init_features(me.id);
+            features.set_onion_messages_optional();
             let init = Init { features, networks: None, remote_network_address: None };
             me.manager.peer_connected(peer.id, &init, inbound).unwrap();
         }
@@ -620,7 +711,7 @@ impl Rig {
 
     /// Hands messages over, and answers what every application answers, until all is quiet.
     pub(super) fn talk(&self) {
-        let parties = [&self.payer, &self.lsp, &self.client];
+        let parties = self.parties();
         loop {
             let mut quiet = true;
             for party in parties {
@@ -718,8 +809,7 @@ impl Rig {
     /// Whether it was a message for a peer.
     fn deliver(&self, from: &Party, message: MessageSendEvent) -> bool {
         let party = |id: PublicKey| {
-            let parties = [&self.payer, &self.lsp, &self.client];
-            parties.into_iter().find(|party| party.id == id).expect("one of three")
+            self.parties().into_iter().find(|party| party.id == id).expect("one of three")
         };
         let me = from.id;
         match message {
