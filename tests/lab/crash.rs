@@ -1,5 +1,6 @@
 //! Processes that die between two writes.
 
+#[cfg(unix)]
 mod processes;
 
 use guide::lab;

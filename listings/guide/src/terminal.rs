@@ -11,7 +11,7 @@ use lightning::util::ser::{Readable, Writeable};
 use lsps2_async::lease::{LeaseRecord, LeaseState, TrustModel};
 use lsps2_async::negotiate::NegotiationPolicy;
 use lsps2_async::payer::PayerMode;
-use node::faults::{Fault, Faults};
+use node::faults::{Fault, Faults, Step};
 use node::lsp::{Lsp, LspPolicy};
 use node::payer::Payer;
 use node::payer_lsp::PayerLsp;
@@ -22,6 +22,7 @@ use regtest::Chain;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
@@ -80,13 +81,19 @@ pub async fn run(options: Options) -> Result<()> {
     let chain = options.chain.clone();
     let party = start(options, transcript.clone()).await?;
     say(json!({ "node_id": party.id().to_string(), "address": party.address().to_string() }));
-    let printing = tokio::spawn(print_events(transcript));
+    let printer = Arc::new(Printer { transcript, from: Mutex::new(0) });
+    let printing = tokio::spawn(printer.clone().follow());
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     while let Some(line) = lines.next_line().await? {
         let words: Vec<_> = line.split_whitespace().collect();
         match words[..] {
             [] => continue,
             ["quit"] => break,
+            ["steps"] => {
+                let printer = printer.clone();
+                party.faults().observe(move |step| printer.step(step));
+                say(json!({ "command": "steps", "answer": null }));
+            }
             _ => match answer(&party, &chain, &words).await {
                 Ok(value) => say(json!({ "command": words[0], "answer": value })),
                 Err(error) => {
@@ -126,15 +133,36 @@ fn say(value: Value) {
     println!("{value}");
 }
 
-/// Wire messages are many; they are printed only by `demo --json`.
-async fn print_events(transcript: Transcript) {
-    let mut from = 0;
-    loop {
-        let entries = transcript.next(from).await;
-        from = entries.last().map_or(from, |last| last.seq + 1);
-        for entry in entries.iter().filter(|e| !matches!(e.what, What::Wire { .. })) {
-            say(json!(entry));
+/// Prints what happens. Wire messages are many; they are printed only by `demo --json`.
+struct Printer {
+    transcript: Transcript,
+    /// What comes before this is printed.
+    from: Mutex<u64>,
+}
+
+impl Printer {
+    async fn follow(self: Arc<Self>) {
+        loop {
+            let from = *self.from.lock().unwrap();
+            self.transcript.next(from).await;
+            self.catch_up();
         }
+    }
+
+    fn catch_up(&self) {
+        let mut from = self.from.lock().unwrap();
+        for entry in self.transcript.since(*from) {
+            *from = entry.seq + 1;
+            if !matches!(entry.what, What::Wire { .. }) {
+                say(json!(entry));
+            }
+        }
+    }
+
+    /// Whoever kills itself at a step has said before what led there.
+    fn step(&self, step: &Step) {
+        self.catch_up();
+        say(json!({ "step": step }));
     }
 }
 
@@ -145,7 +173,7 @@ async fn answer(party: &Party, chain: &Chain, words: &[&str]) -> Result<Value> {
         (_, ["balances"]) => Ok(json!(party.balances())),
         (_, ["address"]) => Ok(json!({ "script": party.wallet_script()?.to_hex_string() })),
         (_, ["mine", blocks]) => mine(party, chain, blocks).await,
-        // For tests: where this process kills itself, what it does, and what time it is.
+        // For tests: where this process kills itself, and what time it is. `steps` has it print each.
         (_, ["fault", "none"]) => {
             party.faults().disarm();
             Ok(json!({ "armed": null }))
@@ -154,10 +182,6 @@ async fn answer(party: &Party, chain: &Chain, words: &[&str]) -> Result<Value> {
             let fault: Fault = rest.join(" ").parse()?;
             party.faults().arm(fault.clone());
             Ok(json!({ "armed": fault.to_string() }))
-        }
-        (_, ["steps"]) => {
-            party.faults().observe(|step| say(json!({ "step": step })));
-            Ok(json!({ "steps": "are printed" }))
         }
         (_, ["clock", seconds]) => {
             party.clock().advance(Duration::from_secs(seconds.parse()?));

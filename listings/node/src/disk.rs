@@ -21,8 +21,8 @@ impl Disk {
         Self { files: FilesystemStore::new(data_dir.join("store")), life }
     }
 
-    /// One that nobody crashes.
-    pub(crate) fn plain(data_dir: &Path) -> Self {
+    /// One that nobody crashes: what a node has left there can be read with it.
+    pub fn plain(data_dir: &Path) -> Self {
         Self::new(data_dir, Life::new(Faults::default()))
     }
 

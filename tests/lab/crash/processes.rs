@@ -8,23 +8,29 @@ use guide::money::Books;
 use guide::terminal::decode_paths;
 use guide::world::{PATIENCE, Story, World, is_wire, wallets_terms};
 use lightning::offers::offer::Offer;
+use lightning::util::persist::KVStoreSync;
 use lsps2_async::lease::TrustModel;
+use lsps2_async::lsp::jit_table::{JitState, JitTable};
 use lsps2_async::payer::PayerMode;
-use node::Node;
 use node::faults::{Fault, Step, points};
 use node::recipient::{Recipient, RecipientPolicy};
 use node::transcript::{Entry, HtlcState, Transcript, What};
+use node::{Disk, Node};
 use regtest::{Chain, EmbeddedChain};
 use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
+
+use crate::recorded;
 
 /// What is paid each time, in msat, and what the lease asks for it.
 const AMOUNT_MSAT: u64 = 20_000_000;
@@ -142,7 +148,15 @@ enum End {
 struct Played {
     fired: bool,
     steps: Vec<Step>,
+    left: Left,
     end: End,
+}
+
+/// What a dead LSP has left on its disk of the lease that was being used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Left {
+    table: &'static str,
+    monitor: bool,
 }
 
 impl Stage {
@@ -208,7 +222,7 @@ impl Stage {
     /// A payment to a new recipient, over whose arrival the LSP is killed. Everything is checked.
     async fn play(&mut self, fault: &Fault) -> Result<Played> {
         let (name, offer) = self.new_recipient().await?;
-        let before = self.money();
+        let (before, monitors_before) = (self.money(), self.monitors()?);
         let from = self.world.transcript.position();
         self.world.pay_while_recipient_is_offline(&offer, AMOUNT_MSAT).await?;
         let armed = fault.clone().since(points::HTLC_INTERCEPTED);
@@ -222,9 +236,12 @@ impl Stage {
         };
         // It may still come to it as long as it is armed.
         let fired = !survived || self.lsp.ask("fault none").await?.is_none();
-        let steps = self.lsp.steps().split_off(steps_before);
         if fired {
             self.lsp.died().await?;
+        }
+        let steps = self.lsp.steps().split_off(steps_before);
+        let left = self.left(recipient.id(), monitors_before).await?;
+        if fired {
             self.world.transcript.record("lsp", What::Stopped);
             let then = self.world.transcript.position();
             self.lsp = LspProcess::start(&self.launch, &self.world.transcript).await?;
@@ -236,6 +253,7 @@ impl Stage {
             End::CameBack => {
                 self.nothing_is_under_way(&recipient).await?;
                 ensure!(self.money() == before, "{:?} and not {before:?}", self.money());
+                self.is_back(&recipient).await?;
                 let from = self.world.transcript.position();
                 self.world.payer().pay(&offer, AMOUNT_MSAT)?;
                 let again = ended(&self.world, &name, from).await?;
@@ -256,7 +274,29 @@ impl Stage {
         self.check_money(before, &recipient)?;
         self.confirm(&recipient, &name).await?;
         recipient.stop().await;
-        Ok(Played { fired, steps, end })
+        Ok(Played { fired, steps, left, end })
+    }
+
+    fn monitors(&self) -> Result<usize> {
+        Ok(KVStoreSync::list(&Disk::plain(&self.launch.data), "monitors", "")?.len())
+    }
+
+    async fn left(&self, client: PublicKey, monitors_before: usize) -> Result<Left> {
+        let disk = Arc::new(Disk::plain(&self.launch.data));
+        let records = JitTable::load(disk).await?.all();
+        let record = records.iter().find(|record| record.client_node_id == client);
+        let record = record.context("the lease was sold")?;
+        let funding = record.funding.as_ref();
+        let table = match &record.state {
+            JitState::Sold => "sold",
+            JitState::Opening(_) if funding.is_some_and(|f| f.broadcast_safe) => "opening, safe",
+            JitState::Opening(_) if funding.is_some() => "opening, funded",
+            JitState::Opening(_) => "opening",
+            JitState::Open(open) if open.fee_paid => "open, paid",
+            JitState::Open(_) => "open",
+            JitState::Retired(_) => "retired",
+        };
+        Ok(Left { table, monitor: self.monitors()? > monitors_before })
     }
 
     /// What the payer can send to its LSP, and that to the recipient's LSP, in msat. Both fund these
@@ -288,6 +328,16 @@ impl Stage {
         self.world.see_htlc(from, "lsp", HtlcState::Forwarded).await?;
         self.world.see_htlc(from, "payer-lsp", HtlcState::Forwarded).await?;
         self.nothing_is_under_way(recipient).await
+    }
+
+    /// The recipient can be paid again: it is connected, and its channel, if it has one, works.
+    async fn is_back(&self, recipient: &Recipient) -> Result<()> {
+        let back = || {
+            let channels = recipient.channel_manager().list_channels();
+            recipient.is_connected(&self.lsp_id) && channels.iter().all(|c| c.is_usable)
+        };
+        self.world.see(0, |_| back()).await.context("the recipient does not come back")?;
+        Ok(())
     }
 
     /// No HTLC in any channel. Each of the LSP's has its other end in this process.
@@ -369,6 +419,92 @@ fn told(steps: &[Step]) -> String {
     told.join(" ")
 }
 
+/// A place to die at, what the page says of it, and how the payment may end: first as it usually does.
+type Row = (&'static str, &'static str, &'static [End]);
+
+const PAID: &[End] = &[End::Paid];
+/// Depends on whether the client is connected again by the time LDK goes on.
+const MOSTLY_PAID: &[End] = &[End::Paid, End::CameBack];
+const MOSTLY_BACK: &[End] = &[End::CameBack, End::Paid];
+
+/// Nobody broadcasts the funding before the fee is paid.
+const CLIENT_TRUSTS: &[Row] = &[
+    ("before lsps2_jit_table 1", "before our table says opening", MOSTLY_BACK),
+    ("after lsps2_jit_table 1", "after it", PAID),
+    ("after lightning_liquidity_state/lsps2_service 1", "after LSPS2 has the HTLC", PAID),
+    ("at after-create-channel", "after create_channel", PAID),
+    ("after lsps2_jit_table 2", "after our table has the funding", PAID),
+    ("before monitors 1", "before the channel's first monitor", MOSTLY_BACK),
+    ("after monitors 1", "after it", MOSTLY_PAID),
+    ("after lsps2_jit_table 3", "after the funding is safe", MOSTLY_PAID),
+    ("after lsps2_jit_table 4", "after our table says open", MOSTLY_PAID),
+    ("after lightning_liquidity_state/lsps2_service 2", "after LSPS2 says so, too", MOSTLY_BACK),
+    ("at after-forward", "after the forward, not written", MOSTLY_BACK),
+    ("before lsps2_jit_table 5", "before the fee is booked", PAID),
+    ("after lsps2_jit_table 5", "after it", PAID),
+];
+
+/// LDK broadcasts the funding as soon as the client has signed.
+const LSP_TRUSTS: &[Row] = &[
+    ("before monitors 1", "before the channel's first monitor", MOSTLY_BACK),
+    ("after monitors 1", "after it", MOSTLY_PAID),
+    ("after lsps2_jit_table 2", "after our table says open", MOSTLY_PAID),
+    ("at after-forward", "after the forward, not written", MOSTLY_BACK),
+    ("before lsps2_jit_table 3", "before the fee is booked", PAID),
+];
+
+/// Plays these, several worlds at a time, and returns the table of it.
+async fn play_all(trust: TrustModel, rows: &'static [Row], lanes: usize) -> String {
+    let next = Arc::new(AtomicUsize::new(0));
+    let mut playing = JoinSet::new();
+    for _ in 0..lanes {
+        let next = next.clone();
+        playing.spawn(async move {
+            let mut stage = Stage::new(trust).await.unwrap();
+            let mut played = Vec::new();
+            loop {
+                let at = next.fetch_add(1, Ordering::Relaxed);
+                let Some((fault, _, ends)) = rows.get(at) else { break };
+                let done = stage.play(&fault.parse().unwrap()).await;
+                let done = done.with_context(|| format!("{trust:?} {fault}")).unwrap();
+                assert!(done.fired, "{fault}: it does not come to this: {}", told(&done.steps));
+                assert!(ends.contains(&done.end), "{fault}: {:?}", done.end);
+                played.push((at, done.left));
+            }
+            stage.stop().await;
+            played
+        });
+    }
+    let mut left = BTreeMap::new();
+    while let Some(lane) = playing.join_next().await {
+        left.extend(lane.unwrap());
+    }
+    let mut table = format!("{:<36}{:<17}{:<9}{}\n", "killed", "our table", "monitor", "payment");
+    for ((_, says, ends), (_, Left { table: state, monitor })) in rows.iter().zip(left) {
+        let monitor = if monitor { "there" } else { "none" };
+        let end = match *ends {
+            [End::Paid] => "paid",
+            [End::CameBack] => "back",
+            [End::Paid, ..] => "paid, or back",
+            [End::CameBack, ..] | [] => "back, or paid",
+        };
+        writeln!(table, "{says:<36}{state:<17}{monitor:<9}{end}").unwrap();
+    }
+    table
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trusted_lsp_that_is_killed_at_a_write_loses_nothing() {
+    let table = play_all(TrustModel::ClientTrustsLsp, CLIENT_TRUSTS, 3).await;
+    recorded::compare("crash-client-trusts", &table);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trusting_lsp_that_is_killed_at_a_write_loses_nothing() {
+    let table = play_all(TrustModel::LspTrustsClient, LSP_TRUSTS, 1).await;
+    recorded::compare("crash-lsp-trusts", &table);
+}
+
 /// Plays all writes, several worlds at a time, until a payment ends without a crash.
 async fn every_write(trust: TrustModel) {
     const LANES: u32 = 4;
@@ -391,7 +527,7 @@ async fn every_write(trust: TrustModel) {
                 };
                 let played = stage.play(&fault).await;
                 let played = played.with_context(|| format!("{trust:?} {fault}")).unwrap();
-                let Played { fired, end, steps } = played;
+                let Played { fired, end, steps, .. } = played;
                 eprintln!("{trust:?} {fault}: fired {fired}, {end:?}: {}", told(&steps));
                 if !fired {
                     over.fetch_min(point, Ordering::Relaxed);
