@@ -403,4 +403,6 @@ fn consumption(arrival: &Arrival<'_>) -> Consumption {
 }
 
 #[cfg(test)]
+mod sequences;
+#[cfg(test)]
 mod tests;

@@ -206,6 +206,7 @@ impl Town {
                 node.faults().disarm();
             }
         }
+        self.bury().await?;
         self.restart(Who::Lsp, End::Polite).await?;
         for who in Who::all() {
             self.start(who).await?;
@@ -295,9 +296,7 @@ impl Town {
                 self.world.lsp = Some(Lsp::start(config, policy).await?);
             }
             Who::Recipient(at) => {
-                let mut policy = RecipientPolicy::default();
-                policy.paths.enough_inbound_msat = 100_000_000;
-                let recipient = Recipient::start(config, policy).await?;
+                let recipient = Recipient::start(config, RecipientPolicy::default()).await?;
                 let lsp = self.world.lsp().id();
                 // The LSP may be dying of a fault; the recipient tries again by itself.
                 let _ = recipient.connect_lsp(lsp, self.lsp_address).await;
@@ -411,6 +410,24 @@ impl Town {
             let position = self.world.transcript.position();
             let next = self.world.transcript.next(position);
             let _ = tokio::time::timeout(Duration::from_millis(50), next).await;
+        }
+    }
+
+    /// Waits for this for as long as something goes on.
+    async fn quiet(&mut self, done: impl Fn(&Self) -> bool) {
+        const STILL: Duration = Duration::from_secs(4);
+        let began = Instant::now();
+        let mut still = Instant::now();
+        let mut from = self.world.transcript.position();
+        while still.elapsed() < STILL && began.elapsed() < PATIENCE && !done(self) {
+            let next = self.world.transcript.next(from);
+            let news = tokio::time::timeout(Duration::from_millis(50), next).await;
+            for entry in news.unwrap_or_default() {
+                from = entry.seq + 1;
+                if goes_on(&entry.what) {
+                    still = Instant::now();
+                }
+            }
         }
     }
 
@@ -573,7 +590,7 @@ impl Town {
         const AT_A_TIME: u32 = 20;
         let mut blocks = 0;
         loop {
-            self.wait(|town| town.under_way().is_none()).await;
+            self.quiet(|town| town.under_way().is_none()).await;
             let Some(hangs) = self.under_way() else { break };
             if blocks >= LONGEST {
                 bail!("after {blocks} blocks, {hangs}");
@@ -623,23 +640,38 @@ impl Town {
         }
     }
 
-    /// A payer that is online pays this recipient, at once or after its lease was renewed.
+    /// A payer that is online pays this recipient, at once or after its lease was renewed: what its
+    /// channel can take or, if it has none, what can open one.
     async fn paid_again(&mut self, recipient: usize) -> Result<()> {
-        const MSAT: u64 = 20_000_000;
         const TRIES: usize = 4;
         for _ in 0..TRIES {
             let (asked, paid) = (self.counts.asked, self.audit.paid());
             self.hear_of_offers();
-            self.pay(1, recipient, MSAT, false, true).await;
+            let msat = self.payable_msat(recipient)?;
+            self.pay(1, recipient, msat, false, true).await;
             ensure!(self.counts.asked > asked, "its payer cannot pay");
             self.drained().await?;
             if self.audit.paid() > paid {
                 return Ok(());
             }
             self.renew(recipient).await?;
-            self.wait(|_| false).await;
+            self.quiet(|_| false).await;
         }
         Err(anyhow!("{TRIES} payments failed, each after a new lease"))
+    }
+}
+
+/// Whether it is a part of something that may lead on.
+fn goes_on(what: &What) -> bool {
+    match what {
+        What::Wire { message, .. } => {
+            message.starts_with("update_")
+                || ["commitment_signed", "revoke_and_ack"].contains(&message.as_str())
+        }
+        What::Balances { .. } | What::Block { .. } | What::Note { .. } | What::Scene { .. } => {
+            false
+        }
+        _ => true,
     }
 }
 
@@ -651,6 +683,15 @@ fn unfinished(node: &Node) -> Vec<RecentPaymentDetails> {
         RecentPaymentDetails::Fulfilled { .. } | RecentPaymentDetails::Abandoned { .. } => false,
     });
     payments
+}
+
+impl Town {
+    fn payable_msat(&self, recipient: usize) -> Result<u64> {
+        const OPENS_MSAT: u64 = 20_000_000;
+        let channels = self.recipient(recipient)?.channel_manager().list_usable_channels();
+        let inbound = channels.iter().map(|channel| channel.inbound_capacity_msat).max();
+        Ok(inbound.map_or(OPENS_MSAT, |inbound| (inbound / 2).clamp(1, OPENS_MSAT)))
+    }
 }
 
 enum Party {

@@ -57,10 +57,12 @@ pub mod jit_table;
 pub mod mailbox;
 pub mod open_plan;
 pub mod sale;
+#[cfg(test)]
+mod sequences;
 pub mod service;
 pub mod skim;
 pub mod static_invoices;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod unguarded;
