@@ -258,7 +258,8 @@ impl Desk {
     /// Replaces what stands within a line, outside code.
     fn inline(&mut self, page: &str, line: usize, text: &str) -> String {
         let mut out = String::with_capacity(text.len());
-        let mut rest = text;
+        let text = self.lines_of_ldk(page, line, text);
+        let mut rest = &*text;
         while !rest.is_empty() {
             let code = rest.find('`').unwrap_or(rest.len());
             let (prose, tail) = rest.split_at(code);
@@ -274,6 +275,30 @@ impl Desk {
             rest = &tail[end..];
         }
         out
+    }
+
+    /// Fills in links to lines of LDK, whose text may hold a backtick that begins no code here.
+    fn lines_of_ldk<'a>(&mut self, page: &str, line: usize, text: &'a str) -> Cow<'a, str> {
+        if !text.contains(claims::AT) {
+            return Cow::Borrowed(text);
+        }
+        let mut out = String::with_capacity(text.len());
+        let mut rest = text;
+        while let Some((before, inside)) = rest.split_once(claims::AT) {
+            out.push_str(before);
+            let Some((argument, after)) = inside.split_once("}}") else {
+                let what = format!("`{}{inside}` is not closed on its line", claims::AT);
+                self.problems.add(format!("src/{page}"), line, what);
+                return Cow::Owned(out);
+            };
+            match claims::SourceLine::parse(argument).and_then(|line| line.mark(&self.versions)) {
+                Ok(link) => out.push_str(&link),
+                Err(what) => self.problems.add(format!("src/{page}"), line, what),
+            }
+            rest = after;
+        }
+        out.push_str(rest);
+        Cow::Owned(out)
     }
 
     /// Fills in the numbers of recordings, before numbers and their units are joined.
@@ -340,7 +365,6 @@ impl Desk {
                 let mark = claims::mark(claim, page, &mut self.made);
                 Ok(mark)
             }
-            "#at" => claims::SourceLine::parse(argument)?.mark(&self.versions),
             "#test" => {
                 let place = self.sources.test(argument)?;
                 Ok(format!(

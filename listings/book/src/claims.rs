@@ -163,7 +163,7 @@ pub fn lines_of_ldk(chapter: &str) -> Vec<(usize, Result<SourceLine, String>)> {
 }
 
 /// How the directive begins that leads to a line of LDK.
-const AT: &str = "{{#at ";
+pub(crate) const AT: &str = "{{#at ";
 
 impl SourceLine {
     pub(crate) fn parse(text: &str) -> Result<Self, String> {

@@ -68,6 +68,8 @@ pub(crate) enum Label {
     /// What all nodes see.
     All,
     Cause,
+    /// What it costs, if anything.
+    Lost,
     Cure,
     /// What the wallet shows.
     Tell,
@@ -79,7 +81,7 @@ impl Label {
     /// The nodes, in the order of the way of a payment.
     pub(crate) const NODES: [Self; 4] = [Self::Payer, Self::PayersLsp, Self::Lsp, Self::Recipient];
 
-    const EVERY: [Self; 10] = [
+    const EVERY: [Self; 11] = [
         Self::Also,
         Self::Payer,
         Self::PayersLsp,
@@ -87,6 +89,7 @@ impl Label {
         Self::Recipient,
         Self::All,
         Self::Cause,
+        Self::Lost,
         Self::Cure,
         Self::Tell,
         Self::NotRecorded,
@@ -101,6 +104,7 @@ impl Label {
             Self::Recipient => "Recipient",
             Self::All => "All",
             Self::Cause => "Cause",
+            Self::Lost => "Lost",
             Self::Cure => "Cure",
             Self::Tell => "Tell the user",
             Self::NotRecorded => "Not recorded",

@@ -175,11 +175,15 @@ fn a_page_of_entries_is_checked_with_the_book() {
     let problems = checked(&[
         ("src/failures.md", "# Failures\n\n{{#index symptoms}}\n\n{{#scenarios}}\n"),
         ("src/data/lab/a.toml", &format!("{scenario}entry = \"fail-x.md#x\"\n")),
-        ("src/start.md", "# Start\n\nSee {{#at lightning/src/lib.rs}}.\n"),
+        (
+            "src/start.md",
+            "# Start\n\nSee {{#at lightning/src/lib.rs}}.\nSee {{#at a/src/b.rs:1 [`x.\n",
+        ),
     ]);
     for told in [
         "src/failures.md:3: there is no entry to list",
         "src/failures.md:5: the scenario `x` leads to `fail-x.md#x`, which is not there",
+        "src/start.md:4: `{{#at a/src/b.rs:1 [`x.` is not closed on its line",
         "src/start.md:3: `lightning/src/lib.rs` is not `crate/path.rs:line text of that line`",
     ] {
         assert!(problems.contains(told), "{told}: {problems}");
