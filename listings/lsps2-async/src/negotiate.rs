@@ -52,6 +52,7 @@ use bitcoin::secp256k1::PublicKey;
 use core::time::Duration;
 use error::Request;
 use lightning::ln::channelmanager::MIN_CLTV_EXPIRY_DELTA;
+use lightning::routing::router::DEFAULT_MAX_TOTAL_CLTV_EXPIRY_DELTA;
 use lightning::sign::EntropySource;
 use lightning::util::errors::APIError;
 use lightning::util::persist::KVStore;
@@ -337,10 +338,12 @@ fn addressee(event: &LSPS2ClientEvent) -> (PublicKey, &LSPSRequestId, Request) {
     }
 }
 
-/// LDK's event has a `u32`, a blinded path takes a `u16`, and LDK's LSP forwards nothing below 48.
+/// LDK's event has a `u32`, a blinded path takes a `u16`, LDK's LSP forwards nothing below 48, and an LDK
+/// payer takes 1008 blocks for the whole route: what the LSP alone takes up nobody could pay.
 fn path_delta(blocks: u32) -> Result<u16, NegotiateError> {
+    let payable = u32::from(MIN_CLTV_EXPIRY_DELTA)..DEFAULT_MAX_TOTAL_CLTV_EXPIRY_DELTA;
     match u16::try_from(blocks) {
-        Ok(delta) if delta >= MIN_CLTV_EXPIRY_DELTA => Ok(delta),
+        Ok(delta) if payable.contains(&blocks) => Ok(delta),
         Ok(_) | Err(_) => Err(NegotiateError::CltvExpiryDelta(blocks)),
     }
 }

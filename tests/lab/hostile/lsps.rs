@@ -322,7 +322,8 @@ fn lsp_says() -> Vec<(Vec<Answer>, &'static str)> {
         // LDK cuts the height to 24 bits.
         (sale("16777216x0x0", json!(72)), "the LSP gave the intercept SCID 0"),
         (sale("1x1x1", json!(u32::MAX)), "a CLTV delta of 4294967295 blocks"),
-        (sale("1x1x1", json!(65_536)), "a CLTV delta of 65536 blocks"),
+        (sale("1x1x1", json!(65_584)), "a CLTV delta of 65584 blocks"),
+        (sale("1x1x1", json!(1_008)), "a CLTV delta of 1008 blocks"),
         (sale("1x1x1", json!(47)), "a CLTV delta of 47 blocks"),
         (sale("1x1x1", json!(-1)), falls_silent),
         (vec![Result(too_long("x"))], falls_silent),

@@ -46,9 +46,9 @@ pub enum NegotiateError {
     /// The SCID is zero, which names no channel.
     #[error("the LSP gave the intercept SCID 0: do not use this lease, report it to the LSP")]
     NoScid,
-    /// The delta is below LDK's `MIN_CLTV_EXPIRY_DELTA`, or no `u16`, which a path needs.
+    /// The delta is below LDK's `MIN_CLTV_EXPIRY_DELTA`, or as much as a payer takes for a whole route.
     #[error(
-        "the LSP wants a CLTV delta of {0} blocks: only 48 to 65535 can be used; use another LSP"
+        "the LSP wants a CLTV delta of {0} blocks: only 48 to 1007 can be used; use another LSP"
     )]
     CltvExpiryDelta(u32),
     /// The LSP wants to be trusted, and the wallet does not.

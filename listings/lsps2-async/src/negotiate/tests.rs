@@ -330,8 +330,9 @@ fn unusable_invoice_parameters_are_refused() {
         (0, 144, Some(NegotiateError::NoScid)),
         (SCID, 47, Some(NegotiateError::CltvExpiryDelta(47))),
         (SCID, 48, None),
-        (SCID, 65_535, None),
-        (SCID, 65_536, Some(NegotiateError::CltvExpiryDelta(65_536))),
+        (SCID, 1_007, None),
+        (SCID, 1_008, Some(NegotiateError::CltvExpiryDelta(1_008))),
+        (SCID, 65_536 + 48, Some(NegotiateError::CltvExpiryDelta(65_584))),
     ] {
         let (client, mut negotiation) = bought(policy());
         match negotiation.on_event(&client, &scid_event(1, scid, delta), NOW) {
@@ -582,7 +583,7 @@ fn only_the_first_answer_of_the_peer_that_was_asked_counts() {
     wire.receives(1, r#"{"id":"0","method":"lsps2.buy","result":{}}"#);
     wire.receives(1, r#"{"id":"0","error":{"code":1,"message":"no"}}"#);
     wire.receives(1, r#"{"id":0,"result":{}}"#);
-    for noise in ["", "{", "[]", "null", "\"id\"", r#"{"id":"0"}"#, &"[".repeat(50_000)] {
+    for noise in ["", "{", "[]", "null", "\"id\"", r#"{"id":"0"}"#, &"[".repeat(40_000)] {
         wire.receives(1, noise);
     }
     assert_eq!(observations.take(&node(1), "0"), None);
