@@ -21,7 +21,7 @@ const HTLC_WEIGHT: u64 = 172;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChannelSizing {
     /// What the channel should be able to carry, in percent of the first payment. A payer may split
-    /// a payment, and only its first part sizes the channel: 100 would fail the second.
+    /// a payment, and only the parts that wait by then size the channel: 100 would fail a later one.
     pub headroom_percent: u64,
     /// The feerate of the commitment transaction to be ready for, in sat per 1000 weight units.
     pub commitment_feerate_sat_per_kw: u64,

@@ -75,10 +75,16 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
     /// What waits here of the payment that opens the channel, and is not part of what opens it: a
     /// payer may split a payment under a variable lease, and its smallest part may come first. Never
     /// more than the lease's largest payment: anybody who knows the hash can add a part.
+    ///
+    /// Nothing if this LSP trusts its client, who could take the large part and fail the small one,
+    /// from which alone the fee is taken: then headroom is all that there is.
     fn later_parts_msat(&self, record: &JitRecord) -> u64 {
         let JitState::Opening(opening) = &record.state else {
             return 0;
         };
+        if record.trust_model == TrustModel::LspTrustsClient {
+            return 0;
+        }
         let later = gross_msat(&self.held.parts(record.scid, opening.payment_hash));
         later.min(record.opening_fee_params.max_payment_size_msat)
     }

@@ -298,11 +298,11 @@ async fn a_later_part_of_the_fee_payment_passes_in_full() {
 }
 
 /// The smallest part may come first. What follows before the channel is planned has room in it, up
-/// to the lease's largest payment.
+/// to the lease's largest payment, unless the client could take it and not pay the fee.
 #[tokio::test]
 async fn the_channel_is_sized_for_all_parts_that_wait() {
-    let sized_for = async |later: &[InterceptedHtlc]| {
-        let mut bench = Bench::new(sold()).await;
+    let sized_when = async |trust_model, later: &[InterceptedHtlc]| {
+        let mut bench = Bench::new(JitRecord { trust_model, ..sold() }).await;
         bench.intercept(htlc(1, 1, PAYMENT)).await;
         for part in later {
             bench.intercept(*part).await;
@@ -310,6 +310,8 @@ async fn the_channel_is_sized_for_all_parts_that_wait() {
         let OpenDecision::Open(plan) = bench.open_event().await else { panic!("no plan") };
         plan.channel_value_sat
     };
+    let sized_for =
+        async |later: &[InterceptedHtlc]| sized_when(TrustModel::ClientTrustsLsp, later).await;
     let sizing = ChannelSizing::default();
     let carries = |msat| sizing.channel_value_sat(PAYMENT - FEE + msat).unwrap();
     assert_eq!(sized_for(&[]).await, carries(0));
@@ -317,6 +319,8 @@ async fn the_channel_is_sized_for_all_parts_that_wait() {
     assert_eq!(sized_for(&[htlc(2, 2, 3 * PAYMENT)]).await, carries(0), "another payment");
     let most = terms().max_payment_size_msat;
     assert_eq!(sized_for(&[htlc(2, 1, 5 * most)]).await, carries(most));
+    let trusting = sized_when(TrustModel::LspTrustsClient, &[htlc(2, 1, 3 * PAYMENT)]).await;
+    assert_eq!(trusting, carries(0));
 }
 
 #[tokio::test]
