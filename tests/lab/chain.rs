@@ -251,6 +251,11 @@ async fn an_htlc_in_a_funded_channel_that_the_lsp_closes_is_claimed_on_chain() {
     run.world.see(run.from, |e| e.node == "recipient" && claim(e)).await.unwrap();
     run.world.mine(1).await.unwrap();
     run.world.see_htlc(run.from, "payer", HtlcState::Paid).await.unwrap();
+    let forwarded = |e: &Entry| is_event(e, "lsp", "PaymentForwarded");
+    let forwarded = run.world.see(run.from, forwarded).await.unwrap();
+    let What::Event { detail, .. } = forwarded.what else { unreachable!() };
+    assert_eq!(detail["claim_from_onchain_tx"], true);
+    assert!(detail["skimmed_fee_msat"].is_null(), "{detail}");
     let ledger = run.swept().await;
     paid_on_chain(&ledger);
     run.world.stop().await;
@@ -261,7 +266,11 @@ async fn an_htlc_in_a_funded_channel_that_the_lsp_closes_is_claimed_on_chain() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wallet_without_coins_that_closes_by_force_loses_what_it_has_just_claimed() {
     let run = claimed_while_apart("recipient").await;
-    run.mine_until(200, |_| run.has("payer", HtlcState::Failed)).await;
+    // The LSP asked for 72 blocks on its hop: the HTLC in this channel expires as many blocks earlier.
+    let expiry = run.inbound_expiry - 72;
+    run.world.mine(expiry - 5 - run.world.chain.height().await.unwrap()).await.unwrap();
+    assert!(!run.has("lsp", HtlcState::Failed));
+    run.mine_until(60, |_| run.has("payer", HtlcState::Failed)).await;
     assert_eq!(payers_money(&run.world), run.before_msat);
     // The books say so: what the wallet believes it was paid is nowhere.
     let error = format!("{:#}", guide::lab::ledger(&run.world).unwrap_err());
