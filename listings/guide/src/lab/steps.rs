@@ -321,6 +321,12 @@ mod tests {
     }
 
     #[test]
+    fn the_pages_example_can_be_played() {
+        let example = include_str!("../../../../tests/recorded/lab-sequence.txt");
+        assert_eq!(example.parse::<Sequence>().unwrap().to_string(), example);
+    }
+
+    #[test]
     fn what_is_no_step_is_named() {
         let told = |text: &str| text.parse::<Sequence>().unwrap_err().to_string();
         assert_eq!(told("trusts lsp\nfly payer"), "no step of the lab: fly payer");
