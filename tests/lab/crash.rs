@@ -4,10 +4,11 @@
 mod processes;
 
 use guide::lab;
-use guide::world::{PATIENCE, Story, World};
+use guide::world::{PATIENCE, Story, World, is_wire};
 use lsps2_async::lease::{LeaseState, TrustModel};
+use lsps2_async::lsp::intercept::DeskSettings;
 use lsps2_async::payer::PayerMode;
-use node::faults::{Fault, points};
+use node::faults::{Fault, guards, points};
 use node::recipient::{Recipient, RecipientPolicy};
 use node::transcript::HtlcState;
 use regtest::Chain;
@@ -66,6 +67,50 @@ async fn a_payers_lsp_that_crashes_while_it_holds_loses_nothing() {
     let books = world.wake_recipient_and_settle(from).await.unwrap();
     assert_eq!(books.opening_fee_msat, 2_000_000);
     lab::end(&world).await.unwrap();
+    world.stop().await;
+}
+
+/// The LSP dies after the new channel's monitor is on disk for the first time, and before its channel
+/// manager is written again. It starts again, and the channel is pending.
+async fn dies_after_the_first_monitor(unguarded: bool) -> (World, u64) {
+    let (mut world, from) = waiting_for_the_recipient(TrustModel::LspTrustsClient).await;
+    let armed = world.faults("lsp");
+    armed.arm(Fault::after_key("monitors", 1).since(points::HTLC_INTERCEPTED));
+    world.start_recipient().await.unwrap();
+    tokio::time::timeout(PATIENCE, armed.wait()).await.unwrap();
+    world.crash_lsp().await;
+    if unguarded {
+        armed.leave_out(guards::FIRST_MONITOR);
+    }
+    let then = world.transcript.position();
+    world.start_lsp().await.unwrap();
+    world.see(then, |e| e.node == "lsp" && is_wire(e, "channel_ready")).await.unwrap();
+    (world, from)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_channel_whose_first_monitor_was_on_disk_before_a_crash_becomes_ready() {
+    let (world, from) = dies_after_the_first_monitor(false).await;
+    world.see_htlc(from, "recipient", HtlcState::Claimed).await.unwrap();
+    let books = world.settled(from).await.unwrap();
+    assert_eq!(books.opening_fee_msat, 2_000_000);
+    lab::end(&world).await.unwrap();
+    world.stop().await;
+}
+
+/// Blocks and connections do not help; the LSP's own deadline ends it, and the payer has its money.
+#[tokio::test(flavor = "multi_thread")]
+async fn ldk_waits_for_ever_for_a_first_monitor_that_is_on_disk() {
+    let (world, from) = dies_after_the_first_monitor(true).await;
+    world.mine(6).await.unwrap();
+    let client = world.recipient().id();
+    let channels = world.lsp().channel_manager().list_channels_with_counterparty(&client);
+    let [channel] = &channels[..] else { panic!("{channels:?}") };
+    assert!(!channel.is_channel_ready, "upstream has mended it: leave the guard out");
+    let deadline = DeskSettings::default().open_deadline;
+    world.lsp().clock().advance(deadline);
+    world.see_htlc(from, "payer", HtlcState::Failed).await.unwrap();
+    world.rest().await.unwrap();
     world.stop().await;
 }
 

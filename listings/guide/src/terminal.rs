@@ -26,6 +26,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
+/// The environment variable that arms a fault before the party starts.
+pub const FAULT: &str = "GUIDE_FAULT";
+
 /// The four parties.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum RoleName {
@@ -110,6 +113,11 @@ pub async fn run(options: Options) -> Result<()> {
 async fn start(options: Options, transcript: Transcript) -> Result<Party> {
     let Options { role, data, listen, chain, payer, trust } = options;
     let name = role.to_possible_value().expect("no role is hidden").get_name().to_owned();
+    let faults = Faults::killing();
+    // For tests of what happens before the first command could be read.
+    if let Ok(fault) = std::env::var(FAULT) {
+        faults.arm(fault.parse()?);
+    }
     let config = NodeConfig {
         name,
         data_dir: data,
@@ -117,7 +125,7 @@ async fn start(options: Options, transcript: Transcript) -> Result<Party> {
         chain,
         transcript,
         ahead: std::time::Duration::ZERO,
-        faults: Faults::killing(),
+        faults,
     };
     Ok(match role {
         RoleName::Recipient => {

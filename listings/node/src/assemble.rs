@@ -39,7 +39,7 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::balances::Purse;
 use crate::disk::Disk;
-use crate::faults::Life;
+use crate::faults::{Life, guards};
 use crate::node::NodeConfig;
 use crate::paths::written_down;
 use crate::relay::Relay;
@@ -263,7 +263,11 @@ impl Ground {
         let synced = synchronize_listeners(&self.chain, Network::Regtest, listeners);
         let synced = synced.await.map_err(chain_error)?;
         for (_, (monitor, ..)) in monitors {
-            hand_over(chain_monitor, monitor)?;
+            if self.pen.life.faults().leaves_out(guards::FIRST_MONITOR) {
+                let _ = chain_monitor.load_existing_monitor(monitor.channel_id(), monitor);
+            } else {
+                hand_over(chain_monitor, monitor)?;
+            }
         }
         Ok(synced)
     }

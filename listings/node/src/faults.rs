@@ -53,6 +53,12 @@ pub mod points {
     ];
 }
 
+/// What the nodes do about LDK's own traps, and a test may leave out to show the trap.
+pub mod guards {
+    /// That LDK is told of each monitor that is read at its first state.
+    pub const FIRST_MONITOR: &str = "first-monitor";
+}
+
 /// Where a node dies.
 ///
 /// Written as a command line has it: `before write 7`, `after write 7`, `before lsps2_jit_table 2`,
@@ -201,6 +207,7 @@ struct State {
     kills: bool,
     journal: Option<Vec<Step>>,
     observer: Option<Observer>,
+    left_out: Vec<&'static str>,
 }
 
 struct Armed {
@@ -269,6 +276,15 @@ impl Faults {
     /// Tells somebody of each step, before what is armed happens there.
     pub fn observe(&self, observer: impl Fn(&Step) + Send + 'static) {
         self.lock().observer = Some(Box::new(observer));
+    }
+
+    /// Leaves one of the [`guards`] out from the node's next start on.
+    pub fn leave_out(&self, guard: &'static str) {
+        self.lock().left_out.push(guard);
+    }
+
+    pub(crate) fn leaves_out(&self, guard: &str) -> bool {
+        self.lock().left_out.contains(&guard)
     }
 
     /// Whether the node dies here.

@@ -1,11 +1,12 @@
-//! The recipient's LSP as a process of its own, killed at one write after the other.
+//! A node as a process of its own: the recipient's LSP, killed at one write after the other, and the
+//! recipient, killed as it claims.
 
 use anyhow::{Context, Result, anyhow, ensure};
 use bitcoin::hex::FromHex;
 use bitcoin::secp256k1::PublicKey;
 use guide::lab;
 use guide::money::Books;
-use guide::terminal::decode_paths;
+use guide::terminal::{FAULT, decode_paths};
 use guide::world::{PATIENCE, Story, World, is_wire, wallets_terms};
 use lightning::offers::offer::Offer;
 use lightning::util::persist::KVStoreSync;
@@ -36,8 +37,8 @@ use crate::recorded;
 const AMOUNT_MSAT: u64 = 20_000_000;
 const FEE_MSAT: u64 = 2_000_000;
 
-/// A `node lsp` process. What it prints of its events stands in the world's transcript.
-struct LspProcess {
+/// A `node` process. What it prints of its events stands in the world's transcript.
+struct NodeProcess {
     child: Child,
     stdin: ChildStdin,
     answers: mpsc::UnboundedReceiver<Value>,
@@ -47,20 +48,31 @@ struct LspProcess {
 
 /// How such a process is started, again and again.
 struct Launch {
+    role: &'static str,
     data: PathBuf,
     listen: SocketAddr,
     chain: SocketAddr,
     trust: TrustModel,
 }
 
-impl LspProcess {
+impl NodeProcess {
     async fn start(launch: &Launch, transcript: &Transcript) -> Result<Self> {
+        Self::dying(launch, transcript, None).await
+    }
+
+    /// One that dies at this fault, perhaps before it can be told anything.
+    async fn dying(
+        launch: &Launch,
+        transcript: &Transcript,
+        fault: Option<&Fault>,
+    ) -> Result<Self> {
         let trust = match launch.trust {
             TrustModel::LspTrustsClient => "lsp",
             TrustModel::ClientTrustsLsp => "client",
         };
         let mut child = Command::new(env!("CARGO_BIN_EXE_guide"))
-            .args(["node", "lsp", "--trust", trust, "--data"])
+            .envs(fault.map(|fault| (FAULT, fault.to_string())))
+            .args(["node", launch.role, "--trust", trust, "--data"])
             .arg(&launch.data)
             .args(["--listen", &launch.listen.to_string(), "--chain", &launch.chain.to_string()])
             .stdin(Stdio::piped())
@@ -70,7 +82,7 @@ impl LspProcess {
         let (sender, answers) = mpsc::unbounded_channel();
         let (steps, transcript) = (Arc::<Mutex<Vec<Step>>>::default(), transcript.clone());
         let mut lines = BufReader::new(child.stdout.take().context("piped")?).lines();
-        let seen = steps.clone();
+        let (seen, name) = (steps.clone(), launch.role);
         let reading = tokio::spawn(async move {
             while let Ok(Some(line)) = lines.next_line().await {
                 let line = named(line, &transcript);
@@ -79,16 +91,17 @@ impl LspProcess {
                     seen.lock().unwrap().push(serde_json::from_value(step.take()).unwrap());
                 } else if value.get("kind").is_some() {
                     let entry: Entry = serde_json::from_value(value).unwrap();
-                    transcript.record("lsp", entry.what);
+                    transcript.record(name, entry.what);
                 } else {
                     let _ = sender.send(value);
                 }
             }
         });
         let stdin = child.stdin.take().context("piped")?;
-        let mut lsp = Self { child, stdin, answers, steps, reading };
-        lsp.answers.recv().await.context("the process says hello")?;
-        Ok(lsp)
+        let mut node = Self { child, stdin, answers, steps, reading };
+        let hello = node.answers.recv().await;
+        ensure!(hello.is_some() || fault.is_some(), "the process does not say hello");
+        Ok(node)
     }
 
     /// `None` if the process has died over it.
@@ -128,7 +141,7 @@ fn named(mut line: String, transcript: &Transcript) -> String {
 /// A world whose LSP is a process.
 struct Stage {
     world: World,
-    lsp: LspProcess,
+    lsp: NodeProcess,
     launch: Launch,
     lsp_id: PublicKey,
     recipients: u32,
@@ -161,17 +174,13 @@ struct Left {
 
 impl Stage {
     async fn new(trust: TrustModel) -> Result<Self> {
-        let embedded = EmbeddedChain::new();
-        let chain = Chain::Embedded(embedded.clone());
-        let login = || "guide".to_owned();
-        let loopback = (Ipv4Addr::LOCALHOST, 0).into();
-        let (address, serving) = regtest::serve(embedded, loopback, login(), login()).await?;
-        let serving = tokio::spawn(async move { drop(serving.await) });
+        let (chain, address, serving) = served_chain().await?;
         let mut story = Story::new(PayerMode::OftenOffline, trust);
         story.lsp_coins = 12;
         let mut world = World::new(chain, story).await?;
         lab::begin(&world, "crash", "The LSP is killed").await?;
         let launch = Launch {
+            role: "lsp",
             data: world.node_config("lsp").data_dir,
             listen: world.lsp().address(),
             chain: address,
@@ -180,7 +189,7 @@ impl Stage {
         let lsp_id = world.lsp().id();
         world.stop_lsp().await;
         let from = world.transcript.position();
-        let lsp = LspProcess::start(&launch, &world.transcript).await?;
+        let lsp = NodeProcess::start(&launch, &world.transcript).await?;
         let stage = Self { world, lsp, launch, lsp_id, recipients: 0, serving };
         stage.lsp_is_back(from).await?;
         Ok(stage)
@@ -244,7 +253,7 @@ impl Stage {
         if fired {
             self.world.transcript.record("lsp", What::Stopped);
             let then = self.world.transcript.position();
-            self.lsp = LspProcess::start(&self.launch, &self.world.transcript).await?;
+            self.lsp = NodeProcess::start(&self.launch, &self.world.transcript).await?;
             self.lsp_is_back(then).await?;
         }
         let end = ended(&self.world, &name, from).await?;
@@ -384,6 +393,16 @@ impl Stage {
     }
 }
 
+/// A chain in this process, for other processes too.
+async fn served_chain() -> Result<(Chain, SocketAddr, JoinHandle<()>)> {
+    let embedded = EmbeddedChain::new();
+    let login = || "guide".to_owned();
+    let loopback = (Ipv4Addr::LOCALHOST, 0).into();
+    let (address, serving) = regtest::serve(embedded.clone(), loopback, login(), login()).await?;
+    let serving = tokio::spawn(async move { drop(serving.await) });
+    Ok((Chain::Embedded(embedded), address, serving))
+}
+
 /// What became of the payment under way: it is with the recipient, or with the payer again.
 async fn ended(world: &World, recipient: &str, from: u64) -> Result<End> {
     let ended = world
@@ -503,6 +522,42 @@ async fn a_trusted_lsp_that_is_killed_at_a_write_loses_nothing() {
 async fn a_trusting_lsp_that_is_killed_at_a_write_loses_nothing() {
     let table = play_all(TrustModel::LspTrustsClient, LSP_TRUSTS, 1).await;
     recorded::compare("crash-lsp-trusts", &table);
+}
+
+/// Killed before *consumed* is on disk, between it and `claim_funds`, and right after that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recipients_process_that_is_killed_as_it_claims_is_paid_for_one_fee() {
+    let (chain, address, serving) = served_chain().await.unwrap();
+    let trust = TrustModel::ClientTrustsLsp;
+    let mut world = World::new(chain, Story::new(PayerMode::OftenOffline, trust)).await.unwrap();
+    let (_, offer) = world.prepare_recipient().await.unwrap();
+    world.stop_recipient().await;
+    let from = world.transcript.position();
+    world.pay_while_recipient_is_offline(&offer, AMOUNT_MSAT).await.unwrap();
+    let launch = Launch {
+        role: "recipient",
+        data: world.node_config("recipient").data_dir,
+        listen: (Ipv4Addr::LOCALHOST, 0).into(),
+        chain: address,
+        trust,
+    };
+    for point in [points::BEFORE_CONSUMED, points::AFTER_CONSUMED, points::AFTER_CLAIM_FUNDS] {
+        let fault = Fault::at(point);
+        let started = NodeProcess::dying(&launch, &world.transcript, Some(&fault)).await;
+        let mut recipient = started.unwrap();
+        let died = tokio::time::timeout(PATIENCE, recipient.died()).await;
+        died.unwrap_or_else(|_| panic!("it does not come to {point}")).unwrap();
+        world.transcript.record("recipient", What::Stopped);
+    }
+    let mut recipient = NodeProcess::start(&launch, &world.transcript).await.unwrap();
+    let books = world.settled(from).await.unwrap();
+    assert_eq!(books.opening_fee_msat, FEE_MSAT);
+    assert_eq!(books.recipient_received_msat, AMOUNT_MSAT - FEE_MSAT);
+    let leases = recipient.ask("leases").await.unwrap().unwrap();
+    assert_eq!(leases["leases"][0]["state"], "consumed");
+    recipient.child.kill().await.unwrap();
+    world.stop().await;
+    serving.abort();
 }
 
 /// Plays all writes, several worlds at a time, until a payment ends without a crash.
