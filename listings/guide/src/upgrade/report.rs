@@ -3,7 +3,7 @@
 use super::cargo::{Built, CompileError, Target};
 use super::sources::{Crates, Standing};
 use super::traps::{Ran, Traps};
-use book::{Claim, Ledger, Shown, Sources, Trap};
+use book::{Ledger, Shown, SourceLine, Sources, Trap};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display, Formatter};
 use std::fs;
@@ -106,7 +106,12 @@ impl Report {
         let mut gone = Vec::new();
         let mut moved = Vec::new();
         for claim in &found.ledger.claims {
-            lost(claim, &found.crates, &mut gone, &mut moved);
+            let lines = claim.source_lines().unwrap_or_default();
+            lost(&claim.id, &lines, &found.crates, &mut gone, &mut moved);
+        }
+        for trap in &found.traps {
+            let lines = trap.source_lines().unwrap_or_default();
+            lost(&format!("trap {}", trap.id), &lines, &found.crates, &mut gone, &mut moved);
         }
         let ran = Ran {
             tests: &found.tests,
@@ -191,16 +196,22 @@ fn listings(errors: &[CompileError], shown: &[Shown]) -> Listings {
     listings
 }
 
-fn lost(claim: &Claim, crates: &Crates, gone: &mut Vec<Lost>, moved: &mut Vec<Lost>) {
-    for line in claim.source_lines().unwrap_or_default() {
-        let (list, now) = match crates.standing(&line) {
+fn lost(
+    of: &str,
+    lines: &[SourceLine],
+    crates: &Crates,
+    gone: &mut Vec<Lost>,
+    moved: &mut Vec<Lost>,
+) {
+    for line in lines {
+        let (list, now) = match crates.standing(line) {
             Standing::There => continue,
             Standing::Moved(lines) => (&mut *moved, format!("now on line {}", lines[0])),
             Standing::Gone => (&mut *gone, "the file has no such text".to_owned()),
             Standing::NoFile => (&mut *gone, "there is no such file".to_owned()),
         };
         let place = format!("{}/{}:{} {}", line.package, line.path, line.line, line.text);
-        list.push(Lost { claim: claim.id.clone(), line: place, now });
+        list.push(Lost { claim: of.to_owned(), line: place, now });
     }
 }
 
@@ -294,8 +305,8 @@ impl Display for Report {
             writeln!(f)?;
         }
         for (title, lines) in [
-            ("Claims whose line in LDK's sources is gone", &self.gone),
-            ("Claims whose line in LDK's sources moved", &self.moved),
+            ("Claims and traps whose line in LDK's sources is gone", &self.gone),
+            ("Claims and traps whose line in LDK's sources moved", &self.moved),
         ] {
             if !lines.is_empty() {
                 writeln!(f, "{title}")?;

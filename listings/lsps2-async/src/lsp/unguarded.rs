@@ -11,6 +11,7 @@ mod rig;
 use bitcoin::Network;
 use bitcoin::consensus::encode::serialize;
 use lightning::events::{Event, HTLCHandlingFailureReason, HTLCHandlingFailureType};
+use lightning::ln::channelmanager::MIN_FINAL_CLTV_EXPIRY_DELTA;
 use lightning::ln::peer_handler::CustomMessageHandler;
 use lightning::ln::types::ChannelId;
 use lightning::onion_message::messenger::{DefaultMessageRouter, Destination, MessageRouter};
@@ -670,6 +671,27 @@ async fn ldk_announces_what_it_holds_as_intercepted_after_a_restart() {
     let raised = raised.iter().any(|event| matches!(event, Event::HTLCIntercepted { .. }));
     let guard = "a payer's LSP leaves such HTLCs alone";
     shows(raised, "held-htlc-is-intercepted-after-a-restart", guard);
+}
+
+/// What the payer locks lasts for the deltas of the way and a random offset of at most 432 blocks,
+/// whether it is to be held or not.
+#[tokio::test]
+async fn ldk_adds_no_blocks_for_the_time_that_a_payment_is_held() {
+    let rig = Rig::new().await;
+    let mut holds = rig.payer.manager.get_current_config();
+    holds.hold_outbound_htlcs_at_next_hop = true;
+    rig.payer.manager.set_current_config(holds);
+    let post = Post::new(&rig, rig.lsp.manager.get_intercept_scid());
+    let offer = post.offer();
+    post.client_leaves();
+    post.pay(&offer, PAYMENT);
+    let channel = rig.payer.channel_with(&rig.lsp);
+    let [held] = &channel.pending_outbound_htlcs[..] else { panic!("nothing is held") };
+    let deltas = 72 + u32::from(MIN_FINAL_CLTV_EXPIRY_DELTA) + 2;
+    let height = rig.payer.manager.current_best_block().height;
+    let added = held.cltv_expiry - height - deltas;
+    let guard = "`extra_final_cltv_delta` of the recipient's paths";
+    shows(added <= 3 + 3 * 144, "a-hold-adds-no-blocks", guard);
 }
 
 /// More than any mailbox of ours keeps for a client, from one payer.
