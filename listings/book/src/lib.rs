@@ -95,9 +95,6 @@ pub fn check(root: &Path) -> Result<(Problems, Vec<Shown>)> {
     }
     desk.expand(&mut book);
     desk.unused();
-    for problem in desk.unfinished.iter() {
-        eprintln!("unfinished: {problem}");
-    }
     Ok((desk.problems, desk.shown))
 }
 
@@ -109,8 +106,6 @@ struct Desk {
     versions: Versions,
     recordings: Recordings,
     problems: Problems,
-    /// What entries lack.
-    unfinished: Problems,
     shown: Vec<Shown>,
     /// Each chapter's file and title, in reading order.
     titles: Vec<(String, String)>,
@@ -137,7 +132,6 @@ impl Desk {
             versions,
             recordings: Recordings::new(root),
             problems,
-            unfinished: Problems::default(),
             shown: Vec::new(),
             titles: Vec::new(),
             players: BTreeMap::new(),
@@ -197,7 +191,7 @@ impl Desk {
         if entries::is_page(page) {
             let read = entries::read(page, text, &mut self.problems);
             for entry in &read {
-                entry.check(&mut self.unfinished);
+                entry.check(&mut self.problems);
             }
             self.entries.extend(read);
         }

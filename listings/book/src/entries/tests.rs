@@ -171,6 +171,7 @@ fn a_page_of_entries_is_checked_with_the_book() {
         ("src/data/lab/a.toml", &format!("{scenario}entry = \"fail-x.md#x\"\n")),
     ]);
     assert!(problems.contains("src/fail-x.md:8: a point of an entry is one of"), "{problems}");
+    assert!(problems.contains("src/fail-x.md:3: the entry `X` lacks its **Cause**"), "{problems}");
     assert!(!problems.contains("failures.md"), "{problems}");
     let problems = checked(&[
         ("src/failures.md", "# Failures\n\n{{#index symptoms}}\n\n{{#scenarios}}\n"),
