@@ -6,6 +6,7 @@ use lsps2_async::lease::{LeaseState, TrustModel};
 use lsps2_async::payer::PayerMode;
 use node::transcript::HtlcState;
 use regtest::Chain;
+use std::time::Duration;
 
 /// The long form of this is `cargo run --release -- lab`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -25,6 +26,8 @@ async fn the_fee_of_a_second_lease_is_refused_over_the_first_channel() {
     let mut world = World::new(Chain::embedded(), story).await.unwrap();
     let (_, first) = world.prepare_recipient().await.unwrap();
     let (lsp, policy) = (world.lsp().id(), world.buying_policy());
+    // The newest lease is the one that is valid longest.
+    world.lsp().clock().advance(Duration::from_secs(60));
     let second_lease = world.recipient().buy_lease(lsp, policy).await.unwrap();
     // LDK's minute passes: it makes another offer, which leads over the newest lease.
     let from = world.transcript.position();
@@ -33,10 +36,7 @@ async fn the_fee_of_a_second_lease_is_refused_over_the_first_channel() {
     world.see(from, |_| another().is_some()).await.unwrap();
     let second = another().unwrap();
 
-    let from = world.transcript.position();
-    world.payer().pay(&first, 50_000_000).unwrap();
-    world.see_htlc(from, "payer", HtlcState::Paid).await.unwrap();
-    world.see_htlc(from, "lsp", HtlcState::Forwarded).await.unwrap();
+    world.pay_offline_recipient(&first, 12_000_000).await.unwrap();
     world.rest().await.unwrap();
     world.stop_recipient().await;
     let (from, before) = (world.transcript.position(), world.payer().balances().channels);

@@ -415,7 +415,7 @@ impl Town {
 
     /// Waits for this for as long as something goes on.
     async fn quiet(&mut self, done: impl Fn(&Self) -> bool) {
-        const STILL: Duration = Duration::from_secs(4);
+        const STILL: Duration = Duration::from_secs(6);
         let began = Instant::now();
         let mut still = Instant::now();
         let mut from = self.world.transcript.position();
@@ -647,6 +647,9 @@ impl Town {
         for _ in 0..TRIES {
             let (asked, paid) = (self.counts.asked, self.audit.paid());
             self.hear_of_offers();
+            let usable = |node: &Payer| !node.channel_manager().list_usable_channels().is_empty();
+            let ready = || self.payers[1].as_ref().is_some_and(usable);
+            self.eventually("its payer's channel does not come back", ready).await?;
             let msat = self.payable_msat(recipient)?;
             self.pay(1, recipient, msat, false, true).await;
             ensure!(self.counts.asked > asked, "its payer cannot pay");
