@@ -13,7 +13,8 @@ pub(super) struct Visitors(VecDeque<PublicKey>);
 
 impl Visitors {
     /// Which of these strangers have to go so that no more than `most` stay: those that have been
-    /// there for longest. Whoever wants to buy or to pay has had the time.
+    /// there for longest. Whoever wants to buy or to pay has had the time; who is new here stays, however
+    /// many come at once.
     pub(super) fn leaving(
         &mut self,
         strangers: &HashSet<PublicKey>,
@@ -22,7 +23,7 @@ impl Visitors {
         self.0.retain(|known| strangers.contains(known));
         let known: HashSet<_> = self.0.iter().copied().collect();
         self.0.extend(strangers.difference(&known));
-        let surplus = self.0.len().saturating_sub(most);
+        let surplus = self.0.len().saturating_sub(most).min(known.len());
         self.0.drain(..surplus).collect()
     }
 }
@@ -49,5 +50,12 @@ mod tests {
         assert!(visitors.leaving(&peers([3]), 2).is_empty());
         let left: HashSet<_> = visitors.leaving(&peers([1, 2, 3]), 2).into_iter().collect();
         assert_eq!(left, peers([3]));
+    }
+
+    #[test]
+    fn nobody_goes_before_the_next_look() {
+        let mut visitors = Visitors::default();
+        assert!(visitors.leaving(&peers(1..=5), 2).is_empty());
+        assert_eq!(visitors.leaving(&peers(1..=5), 2).len(), 3);
     }
 }
