@@ -88,7 +88,6 @@ recordings! {
     fail_clock "fail-clock"
     fail_lease_over "fail-lease-over"
     fail_scid_unknown "fail-scid-unknown"
-    fail_scid_retired "fail-scid-retired"
     fail_under_minimum "fail-under-minimum"
     fail_fee_not_below_payment "fail-fee-not-below-payment"
     fail_over_maximum "fail-over-maximum"

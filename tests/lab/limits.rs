@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use guide::lab;
 use guide::money::Books;
 use guide::story;
-use guide::world::{PATIENCE, Story, World};
+use guide::world::{PATIENCE, Story, World, channel_is, is_onion};
 use lightning::offers::offer::Offer;
 use lsps2_async::lease::TrustModel;
 use lsps2_async::lsp::jit_table::JitRecord;
@@ -83,6 +83,42 @@ async fn an_htlc_for_a_lease_that_ldk_has_pruned_fails_at_once() {
     lab::begin(&world, "pruned", "LDK has forgotten the lease").await.unwrap();
     fails_because(&mut world, &offer, "the lease ran out").await.unwrap();
     lab::end(&world).await.unwrap();
+    world.stop().await;
+}
+
+/// The lease paid for one channel. When that is closed, a payment over the old offer fails at once; with
+/// another lease, a new offer is paid.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_closed_channel_ends_its_lease_and_over_another_one_is_paid() {
+    let mut world = World::new(Chain::embedded(), usual()).await.unwrap();
+    let (_, offer) = world.prepare_recipient().await.unwrap();
+    world.pay_offline_recipient(&offer, 100_000_000).await.unwrap();
+    world.mine(6).await.unwrap();
+    let (from, lsp) = (world.transcript.position(), world.lsp().id());
+    let channel = world.recipient().channel_manager().list_channels()[0].channel_id;
+    world.recipient().channel_manager().close_channel(&channel, &lsp).unwrap();
+    for (node, peer) in [("lsp", "recipient"), ("recipient", "lsp")] {
+        world.see(from, |e| e.node == node && channel_is(e, "closed", peer)).await.unwrap();
+    }
+    world.mine(6).await.unwrap();
+    story::leave(&mut world, "recipient").await.unwrap();
+    fails_because(&mut world, &offer, "the lease has ended: ChannelClosed").await.unwrap();
+
+    world.start_recipient().await.unwrap();
+    let policy = world.buying_policy();
+    world.recipient().buy_lease(lsp, policy).await.unwrap();
+    story::leave(&mut world, "recipient").await.unwrap();
+    let from = world.transcript.position();
+    world.start_recipient().await.unwrap();
+    // The newest offer is shown, once the wallet knows that the server has its invoice.
+    let persisted = |e: &Entry| is_onion(e, "static_invoice_persisted");
+    world.see(from, |e| e.node == "recipient" && persisted(e)).await.unwrap();
+    let offer = world.recipient().wait_for_offer(PATIENCE).await.unwrap();
+    story::leave(&mut world, "recipient").await.unwrap();
+    let books = world.pay_offline_recipient(&offer, 100_000_000).await.unwrap();
+    assert_eq!(books.opening_fee_msat, 2_000_000);
+    assert_eq!(books.recipient_received_msat, 98_000_000);
+    world.rest().await.unwrap();
     world.stop().await;
 }
 

@@ -12,13 +12,13 @@ use node::transcript::{Entry, HtlcState, What};
 use super::payer::{VALIDITY, probe, short_lease};
 use super::{
     AMOUNT_MSAT, Scenario, comes_back, failure, hold, is_handling_failed, msat, payers_money,
-    prepared, scene, see_event, usual,
+    prepared, scene, usual,
 };
 use crate::lab;
 use crate::money::Books;
 use crate::record::bolt11::{self, Onion, VALID, send, send_as};
 use crate::story::{self, Setting};
-use crate::world::{PATIENCE, Story, World, channel_is, is_onion, is_wire};
+use crate::world::{PATIENCE, Story, World, is_onion, is_wire};
 
 /// What the LSP of these worlds takes for a channel, from a payment of up to 200 000 sat.
 const FEE_MSAT: u64 = 2_000_000;
@@ -40,14 +40,6 @@ pub(super) fn scenarios() -> Vec<Scenario> {
              other does not.",
             bolt11::story,
             |world| Box::pin(scid_unknown(world)),
-        ),
-        failure(
-            "fail-scid-retired",
-            "The JIT channel is closed",
-            "The channel that the lease paid for was closed. A payment over the old offer fails at \
-             once; with a new lease, a new offer is paid.",
-            usual,
-            |world| Box::pin(scid_retired(world)),
         ),
         failure(
             "fail-under-minimum",
@@ -229,51 +221,6 @@ async fn scid_unknown(world: &mut World) -> Result<()> {
     refused(world, &foreign, AMOUNT_MSAT, "UnknownNextPeer").await?;
     scene(world, "sold", "The SCID that was sold").await?;
     opens(world, &lease, AMOUNT_MSAT).await
-}
-
-/// Waits until both sides have all that was in the channel in their wallets.
-async fn swept(world: &World, from: u64) -> Result<()> {
-    const SIDES: [&str; 2] = ["lsp", "recipient"];
-    world.mine(6).await?;
-    for side in SIDES {
-        see_event(world, from, side, "SpendableOutputs").await?;
-    }
-    world.mine(1).await?;
-    let sweeps =
-        |e: &Entry| matches!(&e.what, What::Broadcast { purpose, .. } if purpose == "Sweep");
-    for side in SIDES {
-        world.see(from, |e| e.node == side && sweeps(e)).await?;
-    }
-    world.mine(6).await
-}
-
-async fn scid_retired(world: &mut World) -> Result<()> {
-    let (_, offer) = world.prepare_recipient().await?;
-    world.pay_offline_recipient(&offer, AMOUNT_MSAT).await?;
-    world.mine(6).await?;
-    let from = world.transcript.position();
-    let channel = world.recipient().channel_manager().list_channels();
-    let channel = channel.first().context("there is a JIT channel")?.channel_id;
-    let lsp = world.lsp().id();
-    let closed = world.recipient().channel_manager().close_channel(&channel, &lsp);
-    closed.map_err(|error| anyhow::anyhow!("LDK does not close it: {error:?}"))?;
-    for (node, peer) in [("lsp", "recipient"), ("recipient", "lsp")] {
-        world.see(from, |e| e.node == node && channel_is(e, "closed", peer)).await?;
-    }
-    swept(world, from).await?;
-    story::leave(world, "recipient").await?;
-    scene(world, "retired", "The channel is closed").await?;
-    world
-        .say("The JIT channel that the first payment opened has been closed; the payer pays again");
-    let sent = hold(world, offer, AMOUNT_MSAT).await?;
-    world.start_recipient().await?;
-    lsp_says(world, sent.from, "the lease has ended: ChannelClosed").await?;
-    sent.comes_back(world).await?;
-    no_channel(world)?;
-    let offer = renewed(world).await?;
-    scene(world, "renewed", "Another lease, another offer").await?;
-    paid(world, offer, AMOUNT_MSAT, FEE_MSAT).await?;
-    end(world).await
 }
 
 async fn under_minimum(world: &mut World) -> Result<()> {
