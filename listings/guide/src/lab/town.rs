@@ -86,6 +86,9 @@ struct Sent {
     over: bool,
 }
 
+/// What can open a channel in the lab.
+const OPENS_MSAT: u64 = 20_000_000;
+
 /// How a node ends.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum End {
@@ -655,13 +658,14 @@ impl Town {
     /// channel can take or, if it has none, what can open one.
     async fn paid_again(&mut self, recipient: usize) -> Result<()> {
         const TRIES: usize = 4;
-        for _ in 0..TRIES {
+        for at in 0..TRIES {
             let (asked, paid) = (self.counts.asked, self.audit.paid());
             self.hear_of_offers();
             let usable = |node: &Payer| !node.channel_manager().list_usable_channels().is_empty();
             let ready = || self.payers[1].as_ref().is_some_and(usable);
             self.eventually("its payer's channel does not come back", ready).await?;
-            let msat = self.payable_msat(recipient)?;
+            // A channel whose fee is owed takes only what its lease takes, too.
+            let msat = if at % 2 == 0 { self.payable_msat(recipient)? } else { OPENS_MSAT };
             self.pay(1, recipient, msat, false, true).await;
             ensure!(self.counts.asked > asked, "its payer cannot pay");
             self.drained().await?;
@@ -701,7 +705,6 @@ fn unfinished(node: &Node) -> Vec<RecentPaymentDetails> {
 
 impl Town {
     fn payable_msat(&self, recipient: usize) -> Result<u64> {
-        const OPENS_MSAT: u64 = 20_000_000;
         let channels = self.recipient(recipient)?.channel_manager().list_usable_channels();
         let inbound = channels.iter().map(|channel| channel.inbound_capacity_msat).max();
         Ok(inbound.map_or(OPENS_MSAT, |inbound| (inbound / 2).clamp(1, OPENS_MSAT)))
