@@ -410,7 +410,13 @@ impl LspRole {
 
     /// Channels that became ready while their client was away, or before this LSP restarted.
     async fn forward_over_waiting(&self) {
-        let is_opening = |record: &JitRecord| matches!(record.state, JitState::Opening(_));
+        // Also where the record says "open" and a crash kept LSPS2 from hearing of it. If it has heard,
+        // it says so, and nothing happens.
+        let is_opening = |record: &JitRecord| match &record.state {
+            JitState::Opening(_) => true,
+            JitState::Open(open) => !open.fee_paid,
+            JitState::Sold | JitState::Retired(_) => false,
+        };
         let opening: Vec<_> = self.table.all().into_iter().filter(is_opening).collect();
         if opening.is_empty() {
             return;
