@@ -192,7 +192,7 @@ fn a_client_takes(menu: &[LSPS2RawOpeningFeeParams], time: Duration) {
     let signed = menu.iter().map(|raw| LSPS2OpeningFeeParams {
         min_fee_msat: raw.min_fee_msat,
         proportional: raw.proportional,
-        valid_until: raw.valid_until.clone(),
+        valid_until: raw.valid_until,
         min_lifetime: raw.min_lifetime,
         max_client_to_self_delay: raw.max_client_to_self_delay,
         min_payment_size_msat: raw.min_payment_size_msat,
