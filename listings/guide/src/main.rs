@@ -308,7 +308,10 @@ async fn run_lab(args: LabArgs) -> Result<()> {
         let sequence = text.parse().with_context(|| file.display().to_string())?;
         let played = lab::run::play(&std::env::temp_dir(), args.keep.as_deref(), &sequence).await;
         return match played {
-            Ok(counts) => Ok(println!("no invariant is broken: {counts}")),
+            Ok(counts) => {
+                println!("no invariant is broken: {counts}");
+                Ok(())
+            }
             Err(broken) => bail!("step {}: {}", broken.steps, broken.error),
         };
     }

@@ -464,7 +464,7 @@ impl Town {
                     town.payers[sent.payer].is_some() && town.recipients[sent.recipient].is_some()
                 };
                 let mut open = town.sent.iter().filter(|sent| !sent.over);
-                !open.any(|sent| concerns(&&sent) && possible(&&sent))
+                !open.any(|sent| concerns(&sent) && possible(&sent))
             })
             .await;
         }
