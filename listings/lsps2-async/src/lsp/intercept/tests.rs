@@ -258,6 +258,20 @@ async fn a_refusal_by_lsps2_leaves_nothing_held() {
     assert!(matches!(bench.state(), JitState::Retired(_)));
 }
 
+/// An LSPS2 that did not write that it retired the lease would take the payment.
+#[tokio::test]
+async fn a_lease_that_lsps2_refused_stays_retired_over_a_restart() {
+    let mut bench = Bench::new(sold()).await;
+    bench.lsps2.refuses.store(true, Ordering::Relaxed);
+    bench.intercept(htlc(1, 1, PAYMENT)).await;
+    bench.lsps2.refuses.store(false, Ordering::Relaxed);
+    bench.restart().await;
+    let refused = bench.intercept(htlc(2, 2, PAYMENT)).await;
+    assert!(matches!(refused, Intercepted::Refused(Refusal::Retired(_))), "{refused:?}");
+    assert_eq!(bench.held(), 0);
+    assert_eq!(bench.lsps2.open_events.lock().unwrap().len(), 0);
+}
+
 #[tokio::test]
 async fn a_failed_write_in_lsps2_undoes_nothing() {
     let mut bench = Bench::new(sold()).await;

@@ -34,7 +34,7 @@ use lightning::ln::types::ChannelId;
 use lightning::onion_message::messenger::{Destination, MessageRouter, OnionMessagePath};
 use lightning::routing::gossip::NetworkGraph;
 use lightning::routing::router::{
-    InFlightHtlcs, Path, Route, RouteHop, RouteParameters, Router, find_route,
+    InFlightHtlcs, Path, PaymentParameters, Route, RouteHop, RouteParameters, Router, find_route,
 };
 use lightning::routing::scoring::FixedPenaltyScorer;
 use lightning::sign::RandomBytes;
@@ -391,6 +391,16 @@ impl Party {
 
     pub(super) fn channel_with(&self, peer: &Party) -> ChannelDetails {
         self.manager.list_channels_with_counterparty(&peer.id).pop().expect("a channel")
+    }
+
+    /// What LDK adds by chance to the expiry of any payment. The rig throws the same each time, and no
+    /// node of its ways is public.
+    pub(super) fn random_offset_to(&self, peer: &Self) -> u32 {
+        let params = PaymentParameters::from_node_id(peer.id, 0);
+        let params = RouteParameters::from_payment_params_and_value(params, 1_000_000);
+        let (first, none) = (self.channel_with(peer), InFlightHtlcs::new());
+        let route = self.ways.find_route(&self.id, &params, Some(&[&first]), none).expect("a way");
+        route.paths[0].hops[0].cltv_expiry_delta
     }
 }
 
