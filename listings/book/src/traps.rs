@@ -25,6 +25,8 @@ pub struct Trap {
     pub says: String,
     /// Lines of LDK, `crate/path.rs:line text`.
     pub source: Vec<String>,
+    /// The line of LDK's documentation that says so, likewise.
+    pub documented: Option<String>,
     /// The test that shows it without a guard, `path/to/file.rs::name`.
     pub unguarded: Option<String>,
     /// Why no test shows it.
@@ -43,12 +45,12 @@ pub struct Trap {
 }
 
 impl Trap {
-    /// The lines of LDK that set it.
+    /// The lines of LDK that set it, and the one that documents it.
     ///
     /// # Errors
     /// If one is not `crate/path.rs:line text`.
     pub fn source_lines(&self) -> Result<Vec<SourceLine>, String> {
-        self.source.iter().map(|line| SourceLine::parse(line)).collect()
+        self.source.iter().chain(&self.documented).map(|line| SourceLine::parse(line)).collect()
     }
 }
 
@@ -129,6 +131,9 @@ fn page(traps: &[Trap]) -> String {
         }
         let lines = trap.source.iter().map(|line| format!("{{{{#at {line}}}}}"));
         let _ = writeln!(out, "- **In LDK**: {}", lines.collect::<Vec<_>>().join(", "));
+        if let Some(line) = &trap.documented {
+            let _ = writeln!(out, "- **Documented**: {{{{#at {line}}}}}");
+        }
         let _ = writeln!(out, "- **Costs**: {}", trap.consequence);
         let _ = writeln!(out, "- **Our guard**: {} {{{{#test {}}}}}", trap.cure, trap.ours);
         let links = trap.upstream.iter().map(|url| format!(" [{}]({url})", short(url)));
@@ -175,6 +180,19 @@ mod tests {
         ] {
             assert!(page.contains(part), "{part}\n{page}");
         }
+    }
+
+    #[test]
+    fn what_ldk_documents_is_said_to_be_documented() {
+        let plain = read(&trap(UNGUARDED, "a/tests.rs::b")).unwrap();
+        assert!(!page(&plain).contains("**Documented**"));
+        let line = format!("documented = \"lightning/src/lib.rs:4 so\"\n{UNGUARDED}");
+        let documented = read(&trap(&line, "a/tests.rs::b")).unwrap();
+        assert_eq!(documented[0].source_lines().unwrap().len(), 2);
+        let shown = page(&documented);
+        assert!(shown.contains("- **Documented**: {{#at lightning/src/lib.rs:4 so}}\n"), "{shown}");
+        let bare = trap(&line.replace("lightning/src/lib.rs:4 ", ""), "a/tests.rs::b");
+        assert!(read(&bare).unwrap_err().contains("is not `crate/path.rs"));
     }
 
     #[test]
