@@ -6,6 +6,9 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
     /// Handles `LSPS2ServiceEvent::OpenChannel`. The event may be replayed; the plan is given out
     /// once.
     ///
+    /// [`OpenDecision::AlreadyOpen`] may be a channel of an earlier attempt: no event says again that
+    /// it is ready. Call [`Self::channel_ready`] for each usable channel of an opening record.
+    ///
     /// After [`OpenDecision::Open`] call [`OpenPlan::create`], and [`Self::open_failed`] if that
     /// errs.
     pub async fn open_channel<L: Lsps2Service>(
@@ -21,12 +24,7 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
         let JitState::Opening(opening) = &record.state else {
             return Ok(self.not_opening(&record));
         };
-        if let Some(view) = self.view_by_user_id(&record) {
-            if view.is_ready {
-                // A channel of an earlier attempt: no event will say again that it is ready.
-                let client = &record.client_node_id;
-                self.channel_ready(lsps2, user_channel_id, view.channel_id, client, now).await?;
-            }
+        if self.view_by_user_id(&record).is_some() {
             return Ok(OpenDecision::AlreadyOpen);
         }
         if !connected(&record.client_node_id) {
@@ -207,7 +205,8 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
         self.refuse(&handed, why);
     }
 
-    /// Handles a channel that was not opened: `create_channel` erred, or funding it failed.
+    /// Handles a channel that was not opened: `create_channel` erred, or funding it failed. The coins
+    /// of its funding must be free by now.
     pub async fn open_failed<L: Lsps2Service>(
         &mut self,
         lsps2: &L,
@@ -216,8 +215,11 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
     ) -> Result<ChannelOutcome, JitTableError> {
         match self.table.by_user_channel_id(user_channel_id) {
             None => Ok(ChannelOutcome::NotJit),
-            Some(record) => match record.state {
-                JitState::Opening(_) => self.take_back_opening(lsps2, record, now).await,
+            Some(mut record) => match record.state {
+                JitState::Opening(_) => {
+                    record.funding = None;
+                    self.take_back_opening(lsps2, record, now).await
+                }
                 JitState::Sold | JitState::Open(_) | JitState::Retired(_) => {
                     Ok(ChannelOutcome::NothingToDo)
                 }
@@ -226,7 +228,7 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
     }
 
     /// Brings LSPS2 and the record back to "sold", or, if LSPS2 cannot, retires the lease. Every
-    /// HTLC that waits is failed.
+    /// HTLC that waits is failed. A withheld funding stays in the record: see [`Self::funding_gone`].
     pub(super) async fn take_back_opening<L: Lsps2Service>(
         &mut self,
         lsps2: &L,
@@ -239,7 +241,6 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
         self.plans_out.remove(&id);
         if reset.is_ok() {
             record.state = JitState::Sold;
-            record.funding = None;
             self.table.put(record).await?;
             return Ok(ChannelOutcome::Reusable);
         }
@@ -314,6 +315,24 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
             .map_err(|e| FundingError::Refused(format!("{e:?}")))?;
         Ok(Funded::by(withheld))
         // ANCHOR_END: withhold-or-broadcast
+    }
+
+    /// Forgets a withheld funding, once its coins are free again or it is broadcast, and no sooner:
+    /// only the record knows which coins are locked.
+    pub async fn funding_gone(
+        &mut self,
+        user_channel_id: u128,
+        transaction: &Transaction,
+    ) -> Result<(), JitTableError> {
+        let Some(mut record) = self.table.by_user_channel_id(user_channel_id) else {
+            return Ok(());
+        };
+        // The next channel may have brought its own.
+        if record.funding.as_ref().is_none_or(|funding| funding.transaction != *transaction) {
+            return Ok(());
+        }
+        record.funding = None;
+        self.table.put(record).await
     }
 
     /// Handles `Event::FundingTxBroadcastSafe`.

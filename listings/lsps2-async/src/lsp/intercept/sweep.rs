@@ -36,13 +36,9 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
             if !late && !is_older(opening.since, now, self.settings.open_deadline) {
                 continue;
             }
-            let (scid, id) = (record.scid, record.user_channel_id);
-            let client = record.client_node_id;
-            let ready = self.view_by_user_id(&record).filter(|view| view.is_ready);
-            let outcome = match ready {
-                Some(view) => self.channel_ready(lsps2, id, view.channel_id, &client, now).await?,
-                None => self.take_back_opening(lsps2, record, now).await?,
-            };
+            // Even if the channel is ready: whether the chain takes its funding, nobody has asked.
+            let scid = record.scid;
+            let outcome = self.take_back_opening(lsps2, record, now).await?;
             done.push(Swept::OpenGivenUp { scid, outcome });
         }
         Ok(())
@@ -111,6 +107,10 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
         done: &mut Vec<Swept>,
     ) -> Result<(), JitTableError> {
         for record in self.table.all() {
+            if record.funding.is_some() {
+                // Who forgets it leaves the coins locked for ever.
+                continue;
+            }
             let died = match &record.state {
                 JitState::Sold => record.opening_fee_params.valid_until,
                 JitState::Retired(retired) => retired.since,

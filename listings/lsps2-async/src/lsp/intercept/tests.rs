@@ -658,7 +658,53 @@ async fn a_late_channel_serves_the_next_payment() {
     assert_eq!(bench.ready().await, ChannelOutcome::NothingToDo);
     bench.intercept(htlc(2, 2, PAYMENT)).await;
     assert_eq!(bench.open_event().await, OpenDecision::AlreadyOpen);
+    assert!(bench.sent().is_empty(), "first the chain is asked");
+    assert_eq!(bench.ready().await, ChannelOutcome::Open(vec![]));
     assert_eq!(bench.sent(), [(2, PAYMENT - FEE)]);
+}
+
+#[tokio::test]
+async fn a_channel_that_is_ready_at_the_deadline_is_not_forwarded_over_unasked() {
+    let mut bench = Bench::new(sold()).await;
+    bench.intercept(htlc(1, 1, PAYMENT)).await;
+    bench.switch.add_channel(true);
+    bench.now += seconds(600);
+    bench.sweep().await;
+    assert!(bench.sent().is_empty());
+    assert_eq!((bench.failed(), bench.held(), bench.state()), (vec![1], 0, JitState::Sold));
+}
+
+/// The client has signed and keeps `channel_ready` back: its channel may come to life at any time.
+#[tokio::test]
+async fn a_withheld_funding_is_not_forgotten_at_the_deadline() {
+    let record = JitRecord { trust_model: TrustModel::ClientTrustsLsp, ..sold() };
+    let mut bench = Bench::new(record).await;
+    bench.intercept(htlc(1, 1, PAYMENT)).await;
+    bench.switch.add_channel(false);
+    bench.desk.fund(&bench.lsps2, USER_ID, CHANNEL, node(1), transaction()).await.unwrap();
+    bench.now += seconds(600);
+    bench.sweep().await;
+    assert_eq!((bench.failed(), bench.state()), (vec![1], JitState::Sold));
+    assert!(bench.desk.table().get(SCID).unwrap().funding.is_some());
+
+    let other = Transaction { lock_time: LockTime::from_consensus(1), ..transaction() };
+    bench.desk.funding_gone(USER_ID, &other).await.unwrap();
+    assert!(bench.desk.table().get(SCID).unwrap().funding.is_some());
+    bench.desk.funding_gone(USER_ID, &transaction()).await.unwrap();
+    assert!(bench.desk.table().get(SCID).unwrap().funding.is_none());
+}
+
+#[tokio::test]
+async fn a_dead_record_stays_while_it_locks_coins() {
+    let retired = Retired { why: RetiredWhy::ChannelClosed, since: seconds(1) };
+    for state in [JitState::Retired(retired), JitState::Sold] {
+        let funding = WithheldFunding { transaction: transaction(), broadcast_safe: true };
+        let mut bench = Bench::new(JitRecord { state, funding: Some(funding), ..sold() }).await;
+        bench.now = terms().valid_until + DeskSettings::default().keep_dead;
+        assert!(bench.sweep().await.is_empty());
+        bench.desk.funding_gone(USER_ID, &transaction()).await.unwrap();
+        assert_eq!(bench.sweep().await, [Swept::Removed(SCID)]);
+    }
 }
 
 #[tokio::test]
