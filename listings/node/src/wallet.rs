@@ -5,7 +5,8 @@ use bdk_wallet::chain::Merge;
 use bdk_wallet::signer::SignersContainer;
 use bdk_wallet::template::{Bip84, DescriptorTemplate};
 use bdk_wallet::{
-    ChangeSet, KeychainKind, PersistedWallet, SignOptions, Wallet as BdkWallet, WalletPersister,
+    ChangeSet, KeychainKind, LocalOutput, PersistedWallet, SignOptions, Wallet as BdkWallet,
+    WalletPersister,
 };
 use bitcoin::bip32::Xpriv;
 use bitcoin::block::Header;
@@ -22,7 +23,7 @@ use lightning::io::{self, ErrorKind};
 use lightning::sign::ChangeDestinationSource;
 use lightning::util::persist::KVStoreSync;
 use lightning::util::wallet_utils::{Utxo, WalletSourceSync};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 
 use crate::types::Store;
@@ -173,6 +174,29 @@ impl Wallet {
         state.save().expect("the disk takes the wallet");
     }
 
+    /// Frees coins that were taken for a transaction of which nothing is left: its process died before
+    /// anybody else knew it. Those that are to be kept stay taken, and those of transactions that the
+    /// wallet knows. Returns how many are free again.
+    pub fn release_all_but(&self, kept: &HashSet<OutPoint>) -> usize {
+        let mut state = self.state.lock().unwrap();
+        let known = state.wallet.transactions();
+        let spent: HashSet<_> = known
+            .flat_map(|tx| {
+                tx.tx_node.tx.input.iter().map(|input| input.previous_output).collect::<Vec<_>>()
+            })
+            .collect();
+        let locked: Vec<_> = state.wallet.list_locked_outpoints().collect();
+        let forgotten =
+            locked.into_iter().filter(|coin| !kept.contains(coin) && !spent.contains(coin));
+        let forgotten: Vec<_> = forgotten.collect();
+        for coin in &forgotten {
+            state.wallet.unlock_outpoint(*coin);
+            state.taken_for.remove(coin);
+        }
+        state.save().expect("the disk takes the wallet");
+        forgotten.len()
+    }
+
     /// A transaction that spends these coins of this wallet back to it, for a high fee, and of which
     /// the wallet takes no note: what somebody else with the same keys, or a dishonest owner, may do.
     pub(crate) fn spend_elsewhere(&self, coins: &[OutPoint]) -> Result<Transaction> {
@@ -277,7 +301,11 @@ impl ChangeDestinationSource for Wallet {
 impl WalletSourceSync for Wallet {
     fn list_confirmed_utxos(&self) -> Result<Vec<Utxo>, ()> {
         let state = self.state.lock().unwrap();
-        let confirmed = state.wallet.list_unspent().filter(|o| o.chain_position.is_confirmed());
+        // A coin that a withheld funding needs is no coin for a fee: spending it would undo a channel
+        // whose client may have paid for it.
+        let free = |o: &LocalOutput| !state.wallet.is_outpoint_locked(o.outpoint);
+        let unspent = state.wallet.list_unspent().filter(free);
+        let confirmed = unspent.filter(|o| o.chain_position.is_confirmed());
         Ok(confirmed.filter_map(|o| utxo(o.outpoint, o.txout)).collect())
     }
 
@@ -374,6 +402,37 @@ mod tests {
         mine(&chain, &wallet, 2, Script::from_bytes(&[0x51])).await;
         assert_eq!(total(wallet.balance()), total(before));
         assert_eq!(wallet.best_block().block_hash, chain.tip().await.unwrap());
+    }
+
+    /// LDK takes what is listed for the fees of a channel that closes.
+    #[tokio::test]
+    async fn what_a_withheld_funding_needs_is_no_coin_for_fees() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_, wallet) = one_coin(&folder).await;
+        assert_eq!(wallet.list_confirmed_utxos().unwrap().len(), 1);
+        let withheld = wallet.pay(&wallet.script().unwrap(), Amount::from_sat(100_000)).unwrap();
+        assert!(wallet.list_confirmed_utxos().unwrap().is_empty());
+        wallet.release(&withheld);
+        assert_eq!(wallet.list_confirmed_utxos().unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn coins_of_a_transaction_that_nobody_knows_any_more_are_free_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_, wallet) = one_coin(&folder).await;
+        let script = wallet.script().unwrap();
+        let made = wallet.pay(&script, Amount::from_sat(100_000)).unwrap();
+        drop(wallet);
+        let wallet = Wallet::open(&[7; 32], Arc::new(Disk::plain(folder.path()))).unwrap();
+        let coins: HashSet<_> = made.input.iter().map(|input| input.previous_output).collect();
+        assert_eq!(wallet.release_all_but(&coins), 0, "somebody knows it");
+        assert_eq!(wallet.release_all_but(&HashSet::new()), 1);
+        assert!(wallet.pay(&script, Amount::from_sat(100_000)).is_ok());
+
+        let (_, wallet) = one_coin(&tempfile::tempdir().unwrap()).await;
+        let sent = wallet.pay(&script, Amount::from_sat(100_000)).unwrap();
+        wallet.note_broadcast(&sent);
+        assert_eq!(wallet.release_all_but(&HashSet::new()), 0, "it is on its way");
     }
 
     #[tokio::test]

@@ -58,8 +58,8 @@ async fn the_251st_peer_without_a_channel_is_turned_away_and_a_client_with_one_i
 
     // One goes, and the wallet, which has not given up, buys.
     crowd.pop().unwrap().hang_up();
-    let taken = |e: &Entry| matches!(&e.what, What::Connected { peer } if peer == "wallet");
-    world.see(from, |e| e.node == "lsp" && taken(e)).await.unwrap();
+    let both = || world.lsp().is_connected(&wallet.id()) && wallet.is_connected(&lsp);
+    world.see(from, |_| both()).await.unwrap();
     wallet.buy_lease(lsp, world.buying_policy()).await.unwrap();
     wallet.stop().await;
     drop(crowd);
