@@ -106,8 +106,7 @@ async fn ldk_waits_for_ever_for_a_first_monitor_that_is_on_disk() {
     let client = world.recipient().id();
     let channels = world.lsp().channel_manager().list_channels_with_counterparty(&client);
     let [channel] = &channels[..] else { panic!("{channels:?}") };
-    let (trap, guard) =
-        ("first-monitor-write-goes-unnoticed", "the update at start");
+    let (trap, guard) = ("first-monitor-write-goes-unnoticed", "the update at start");
     let waits = !channel.is_channel_ready;
     assert!(waits, "LDK has changed: trap {trap} no longer shows; the guard can go: {guard}");
     let deadline = DeskSettings::default().open_deadline;
