@@ -248,8 +248,11 @@ impl<K: KVStore> Mailbox<K> {
             let letters = left.iter().filter(|letter| letter.sender == of);
             let lengths = letters.map(|letter| letter.message.len());
             let lengths = lengths.chain((of == sender).then_some(bytes));
-            let (count, sum) = lengths.fold((0, 0), |(n, sum), length| (n + 1, sum + length));
-            (count * self.limits.bytes_per_peer).max(sum * self.limits.messages_per_peer)
+            let (count, sum) =
+                lengths.fold((0_usize, 0_usize), |(n, sum), length| (n + 1, sum + length));
+            count
+                .saturating_mul(self.limits.bytes_per_peer)
+                .max(sum.saturating_mul(self.limits.messages_per_peer))
         };
         // Of equal ones the first, which is the oldest.
         left.iter().min_by_key(|letter| Reverse(share(letter.sender))).map(|letter| letter.number)

@@ -26,7 +26,8 @@ pub fn attribute_skim(skimmed_fee_msat: u64, owed: &[(ChannelId, u64)]) -> Vec<(
 /// that was counted before a crash is known by its inbound HTLC and not counted again.
 pub fn book_skim(open: &mut OpenChannel, from: &[InboundHtlc], skimmed_fee_msat: u64) -> bool {
     let seen = from.iter().any(|htlc| open.counted.contains(htlc));
-    if open.fee_paid || seen || skimmed_fee_msat == 0 {
+    // A lease may cost nothing: then the first payment has paid for it.
+    if open.fee_paid || seen || (skimmed_fee_msat == 0 && open.opening_fee_msat > 0) {
         return open.fee_paid;
     }
     open.counted.extend_from_slice(from);
@@ -53,6 +54,13 @@ mod tests {
             fee_payment: None,
             fee_paid: false,
         }
+    }
+
+    #[test]
+    fn a_channel_that_costs_nothing_is_paid_with_its_first_payment() {
+        let from = InboundHtlc { channel_id: channel(9), htlc_id: 1 };
+        assert!(book_skim(&mut account(0), &[from], 0));
+        assert!(!book_skim(&mut account(1), &[from], 0));
     }
 
     proptest! {
