@@ -43,6 +43,7 @@ use crate::faults::points;
 use crate::node::{Node, NodeConfig, Role, Setup};
 use crate::transcript::{HtlcState, What};
 use crate::types::{ChannelManager, Lsps2Service, Store};
+use fundings::unpaid_and_withheld;
 use visitors::{MOST_STRANGERS, Visitors};
 
 /// How the LSP sells and what it bounds.
@@ -357,6 +358,7 @@ impl LspRole {
         value: Amount,
         script: bitcoin::ScriptBuf,
     ) {
+        self.release_earlier(user_channel_id);
         let funded = match self.node.wallet.pay(&script, value) {
             Ok(tx) => {
                 self.node.point(points::BEFORE_FUNDING);
@@ -466,14 +468,10 @@ impl LspRole {
         let record = self.table.by_user_channel_id(user_channel_id);
         let mut desk = self.desk.lock().await;
         let outcome = desk.channel_closed(self.lsps2(), user_channel_id, channel_id, now).await;
-        drop(desk);
         let outcome = outcome.map_err(replay)?;
         self.fundings.lock().unwrap().remove(&user_channel_id);
         if let Some(record) = record {
-            // While an HTLC that went over it is not failed, the client may be owed the funding.
-            if record.open().is_none_or(|open| open.fee_payment.is_none()) {
-                self.release_withheld(&record);
-            }
+            self.settle_closed(&mut desk, &record, channel_id).await;
             self.note_outcome(record.scid, &outcome);
         }
         Ok(())
@@ -494,8 +492,7 @@ impl LspRole {
         const GRACE: Duration = Duration::from_secs(60 * 60);
         for record in self.table.all() {
             let over = record.opening_fee_params.valid_until + GRACE <= self.node.now();
-            let unpaid = record.open().filter(|open| !open.fee_paid);
-            let (Some(open), Some(_), true) = (unpaid, &record.funding, over) else { continue };
+            let (Some(open), true) = (unpaid_and_withheld(&record), over) else { continue };
             let client = &record.client_node_id;
             let channels = self.node.channel_manager.list_channels_with_counterparty(client);
             let idle = channels.iter().any(|channel| {
@@ -789,6 +786,7 @@ impl LspRole {
             true => Vec::new(),
             false => desk.pending_opens(self.is_connected()),
         };
+        self.end_given_up(&mut desk, &swept).await;
         drop(desk);
         for done in swept {
             match done {
@@ -923,7 +921,7 @@ impl Role for LspRole {
                     )
                     .await;
                 self.on_fee_outcome(outcome.map_err(replay)?);
-                self.pay_out_closed(&next_htlcs);
+                self.pay_out_closed(&mut desk, &next_htlcs).await;
                 let skim = skimmed_fee_msat.unwrap_or(0);
                 self.node.note_htlc(HtlcState::Forwarded, None, msat, skim, None);
                 Ok(())
@@ -935,7 +933,7 @@ impl Role for LspRole {
                 let outcome = desk.htlc_handling_failed(self.lsps2(), failure_type, now).await;
                 self.on_fee_outcome(outcome.map_err(replay)?);
                 if let HTLCHandlingFailureType::Forward { channel_id, .. } = failure_type {
-                    self.release_after_failure(*channel_id);
+                    self.release_after_failure(&mut desk, *channel_id).await;
                 }
                 let reason = failure_reason.as_ref().map(|reason| format!("{reason:?}"));
                 self.node.note_htlc(HtlcState::Failed, None, 0, 0, reason);
@@ -990,8 +988,9 @@ impl Role for LspRole {
     }
 
     async fn on_tick(&self) {
-        self.forward_over_waiting().await;
+        // First what ends in time whatever the chain answers.
         self.sweep().await;
+        self.forward_over_waiting().await;
         self.close_unpaid();
         self.make_room();
         self.node.announce();

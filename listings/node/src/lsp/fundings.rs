@@ -6,10 +6,16 @@ use bitcoin::{OutPoint, Transaction};
 use lightning::events::OutboundHTLCLocator;
 use lightning::ln::types::ChannelId;
 use lightning_block_sync::gossip::UtxoSource;
-use lsps2_async::lsp::jit_table::{JitRecord, JitState};
+use lsps2_async::lease::TrustModel;
+use lsps2_async::lsp::intercept::Swept;
+use lsps2_async::lsp::jit_table::{JitRecord, JitState, OpenChannel, RetiredWhy};
 use regtest::BroadcastError;
+use std::time::Duration;
 
-use super::LspRole;
+use super::{Desk, LspRole};
+
+/// How long the chain may take to answer.
+const CHAIN_PATIENCE: Duration = Duration::from_secs(5);
 
 impl LspRole {
     /// Whether a payment may go over a JIT channel that has just become ready: only if the chain
@@ -26,12 +32,27 @@ impl LspRole {
         else {
             return true;
         };
-        match self.try_funding(&record, channel_id).await {
+        let in_time = tokio::time::timeout(CHAIN_PATIENCE, self.try_funding(&record, channel_id));
+        match in_time.await {
+            // So does the tick here; a chain that hangs must not keep it from its other work.
+            Err(_elapsed) => false,
+            Ok(answer) => self.heed_chain(&record, channel_id, client, answer),
+        }
+    }
+
+    fn heed_chain(
+        &self,
+        record: &JitRecord,
+        channel_id: ChannelId,
+        client: &PublicKey,
+        answer: Result<(), BroadcastError>,
+    ) -> bool {
+        match answer {
             Ok(()) => true,
             // The tick asks again.
             Err(BroadcastError::Unavailable { .. }) => false,
             Err(BroadcastError::Rejected { reason, .. }) => {
-                self.give_up_funding(&record, channel_id, client, reason);
+                self.give_up_funding(record, channel_id, client, reason);
                 false
             }
         }
@@ -48,6 +69,10 @@ impl LspRole {
         }
         let made = self.fundings.lock().unwrap().get(&record.user_channel_id).cloned();
         if let Some(funding) = made {
+            if record.trust_model == TrustModel::ClientTrustsLsp {
+                // Nobody has paid for it yet.
+                return chain.would_take(&funding).await;
+            }
             // LDK has handed it over as well; whoever comes first is told what the chain says.
             return chain.broadcast(&[funding]).await;
         }
@@ -85,7 +110,7 @@ impl LspRole {
     /// An HTLC was claimed over a channel that is closed by now, and whose funding is withheld. LSPS2
     /// broadcasts the funding of a channel that is open, and no other. But the client has given its
     /// preimage for what it has in this one, and gets that on chain.
-    pub(super) fn pay_out_closed(&self, claimed: &[OutboundHTLCLocator]) {
+    pub(super) async fn pay_out_closed(&self, desk: &mut Desk, claimed: &[OutboundHTLCLocator]) {
         for htlc in claimed {
             let open = self.node.channel_manager.list_channels();
             if open.iter().any(|channel| channel.channel_id == htlc.channel_id) {
@@ -95,16 +120,85 @@ impl LspRole {
                 let funding = record.funding.expect("it is withheld").transaction;
                 // On disk at once: what the wallet has noted is broadcast again at each block.
                 self.node.wallet.note_broadcast(&funding);
-                self.node.broadcast_now(funding);
+                self.node.broadcast_now(funding.clone());
+                forget(desk, record.user_channel_id, &funding).await;
             }
         }
     }
 
     /// An HTLC over a closed channel has failed: nobody is owed its funding, if that was withheld.
-    pub(super) fn release_after_failure(&self, channel_id: ChannelId) {
+    pub(super) async fn release_after_failure(&self, desk: &mut Desk, channel_id: ChannelId) {
         let record = self.withheld_for(channel_id);
         if let Some(record) = record.filter(|r| matches!(r.state, JitState::Retired(_))) {
-            self.release_withheld(&record);
+            self.release_and_forget(desk, &record).await;
+        }
+    }
+
+    /// What becomes of the withheld funding of a channel that has just closed. `record` is as it was
+    /// before.
+    pub(super) async fn settle_closed(
+        &self,
+        desk: &mut Desk,
+        record: &JitRecord,
+        channel_id: ChannelId,
+    ) {
+        // The next channel of the lease may have one by now.
+        let its_own = record.funding.as_ref().filter(|f| funds(&f.transaction, channel_id));
+        let Some(funding) = its_own else { return };
+        match record.open() {
+            Some(open) if open.fee_paid => {
+                if funding.broadcast_safe {
+                    // LSPS2 has broadcast it; now the wallet does so until the chain has it.
+                    self.node.wallet.note_broadcast(&funding.transaction);
+                    forget(desk, record.user_channel_id, &funding.transaction).await;
+                }
+            }
+            // While an HTLC that went over it is not failed, the client may be owed the funding.
+            Some(open) if open.fee_payment.is_some() => {}
+            Some(_) | None => self.release_and_forget(desk, record).await,
+        }
+    }
+
+    async fn release_and_forget(&self, desk: &mut Desk, record: &JitRecord) {
+        if let Some(funding) = &record.funding {
+            self.node.wallet.release(&funding.transaction);
+            forget(desk, record.user_channel_id, &funding.transaction).await;
+        }
+    }
+
+    /// Channels whose opening was given up, and whose funding is withheld. The client may have signed
+    /// and kept `channel_ready` back: such a channel is closed, and its coins are free again.
+    ///
+    /// With the desk locked: no payment may come in between.
+    pub(super) async fn end_given_up(&self, desk: &mut Desk, swept: &[Swept]) {
+        let just_now = |record: &JitRecord| {
+            let given_up =
+                |s: &Swept| matches!(s, Swept::OpenGivenUp { scid, .. } if *scid == record.scid);
+            swept.iter().any(given_up)
+        };
+        for record in self.table.all() {
+            if record.funding.is_none() || !(was_given_up(&record) || just_now(&record)) {
+                continue;
+            }
+            let client = &record.client_node_id;
+            let mut channels = self.node.channel_manager.list_channels_with_counterparty(client);
+            channels.retain(|channel| channel.user_channel_id == record.user_channel_id);
+            for channel in &channels {
+                let reason = "the channel did not open in time".to_owned();
+                self.node.close_unopened(channel.channel_id, client, reason);
+            }
+            if channels.is_empty() {
+                self.release_and_forget(desk, &record).await;
+            }
+        }
+    }
+
+    /// A new channel is about to be funded: that of an earlier attempt is gone.
+    pub(super) fn release_earlier(&self, user_channel_id: u128) {
+        let record = self.table.by_user_channel_id(user_channel_id);
+        let opening = record.filter(|record| matches!(record.state, JitState::Opening(_)));
+        if let Some(funding) = opening.and_then(|record| record.funding) {
+            self.node.wallet.release(&funding.transaction);
         }
     }
 
@@ -115,6 +209,27 @@ impl LspRole {
     }
 }
 
+/// A table that cannot be written keeps it: that costs a record, and no coins.
+async fn forget(desk: &mut Desk, user_channel_id: u128, funding: &Transaction) {
+    let _ = desk.funding_gone(user_channel_id, funding).await;
+}
+
+/// Nothing was ever forwarded over the channel of such a record.
+fn was_given_up(record: &JitRecord) -> bool {
+    match &record.state {
+        JitState::Sold => true,
+        JitState::Retired(retired) => retired.why == RetiredWhy::OpenAbandoned,
+        JitState::Opening(_) | JitState::Open(_) => false,
+    }
+}
+
+/// The open channel of a record whose funding is withheld, if nobody pays or has paid for it. One with
+/// the fee on its way, be it claimed and not yet booked, is not among them.
+pub(super) fn unpaid_and_withheld(record: &JitRecord) -> Option<&OpenChannel> {
+    let open = record.open().filter(|open| !open.fee_paid && open.fee_payment.is_none());
+    open.filter(|_| record.funding.is_some())
+}
+
 /// Whether the id of a channel was made from this transaction (BOLT 2).
 fn funds(transaction: &Transaction, channel_id: ChannelId) -> bool {
     let txid = transaction.compute_txid();
@@ -122,4 +237,78 @@ fn funds(transaction: &Transaction, channel_id: ChannelId) -> bool {
         let funding = lightning::chain::transaction::OutPoint { txid, index: index as u16 };
         ChannelId::v1_from_funding_outpoint(funding) == channel_id
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bitcoin::absolute::LockTime;
+    use bitcoin::secp256k1::{Secp256k1, SecretKey};
+    use bitcoin::transaction::Version;
+    use lightning::types::payment::PaymentHash;
+    use lsps2_async::lease::OpeningFeeParams;
+    use lsps2_async::lsp::jit_table::{FeePayment, Retired, WithheldFunding};
+
+    fn record(state: JitState) -> JitRecord {
+        let key = SecretKey::from_slice(&[1; 32]).unwrap();
+        let transaction = Transaction {
+            version: Version::TWO,
+            lock_time: LockTime::ZERO,
+            input: vec![],
+            output: vec![],
+        };
+        JitRecord {
+            scid: 1,
+            client_node_id: PublicKey::from_secret_key(&Secp256k1::new(), &key),
+            user_channel_id: 1,
+            opening_fee_params: OpeningFeeParams {
+                min_fee_msat: 1,
+                proportional: 1,
+                valid_until: Duration::from_secs(1),
+                min_lifetime: 1,
+                max_client_to_self_delay: 1,
+                min_payment_size_msat: 1,
+                max_payment_size_msat: 1,
+            },
+            payment_size_msat: None,
+            trust_model: TrustModel::ClientTrustsLsp,
+            cltv_expiry_delta: 72,
+            state,
+            funding: Some(WithheldFunding { transaction, broadcast_safe: true }),
+        }
+    }
+
+    fn open(fee_payment: Option<FeePayment>, fee_paid: bool) -> JitState {
+        JitState::Open(OpenChannel {
+            channel_id: ChannelId([9; 32]),
+            opening_fee_msat: 1,
+            skimmed_fee_msat: 0,
+            counted: vec![],
+            fee_payment,
+            fee_paid,
+        })
+    }
+
+    #[test]
+    fn a_channel_whose_fee_is_on_its_way_is_not_closed_as_unpaid() {
+        let fee = FeePayment { payment_hash: PaymentHash([1; 32]), intercept_ids: vec![] };
+        let closes = |state| unpaid_and_withheld(&record(state)).is_some();
+        assert!(closes(open(None, false)));
+        assert!(!closes(open(Some(fee), false)));
+        assert!(!closes(open(None, true)));
+        assert!(!closes(JitState::Sold));
+        let funded = JitRecord { funding: None, ..record(open(None, false)) };
+        assert!(unpaid_and_withheld(&funded).is_none());
+    }
+
+    #[test]
+    fn only_a_channel_that_carried_nothing_was_given_up() {
+        let retired = |why| JitState::Retired(Retired { why, since: Duration::ZERO });
+        let given_up = |state| was_given_up(&record(state));
+        assert!(given_up(JitState::Sold));
+        assert!(given_up(retired(RetiredWhy::OpenAbandoned)));
+        assert!(!given_up(retired(RetiredWhy::ChannelClosed)));
+        assert!(!given_up(retired(RetiredWhy::LostByLsps2)));
+        assert!(!given_up(open(None, false)));
+    }
 }
