@@ -141,9 +141,13 @@ impl Clock {
 
 impl TimeProvider for Clock {
     fn duration_since_epoch(&self) -> Duration {
-        let system = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970");
-        system + *self.ahead.lock().unwrap()
+        system_time() + *self.ahead.lock().unwrap()
     }
+}
+
+/// Seconds since the Unix epoch by the system's clock, which is the one LDK dates its gossip by.
+pub(crate) fn system_time() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970")
 }
 
 /// Fee rates for a chain on which every fee is enough.
