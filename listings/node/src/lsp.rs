@@ -1,5 +1,6 @@
 //! The recipient's LSP: sells leases, serves static invoices, keeps mail, and opens JIT channels.
 
+mod coins;
 mod fundings;
 mod visitors;
 
@@ -177,6 +178,7 @@ impl Lsp {
             node: node.clone(),
         });
         role.report_unreadable().await;
+        role.release_forgotten_coins();
         role.resume().await?;
         // ANCHOR_END: lsp-loads
         node.run(role.clone());
