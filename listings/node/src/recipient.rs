@@ -27,6 +27,7 @@ use lsps2_async::claim::{
     Arrival, ChannelUse, ClaimPolicy, Refusal, Verdict, is_jit, jit_user_channel_id, judge,
 };
 use lsps2_async::lease::{Consumption, Lease, LeaseId, LeaseRecord, LeaseState, LeaseStoreError};
+use lsps2_async::metadata::LeaseMetadata;
 use lsps2_async::negotiate::{Negotiation, NegotiationPolicy, Progress};
 use lsps2_async::router::PathPolicy;
 use serde_json::json;
@@ -397,6 +398,8 @@ impl RecipientRole {
             total_msat: payment.onion_fields.as_ref().map(|fields| fields.total_mpp_amount_msat),
             unfunded: self.are_unfunded(&payment.channels),
         };
+        let named = LeaseMetadata::read_from(arrival.metadata).ok().flatten();
+        let named = named.map(|metadata| metadata.lease_id());
         if payment.has_unknown_even_tlv() {
             // LDK would fail the HTLC in `claim_funds`, after the lease is spent.
             self.fail_back(&payment, "the payer demands something this wallet lacks".to_owned());
@@ -408,10 +411,10 @@ impl RecipientRole {
             return Ok(());
         }
         match judge(&arrival, |id| leases.get(id), &self.claim_policy, self.node.now()) {
-            Ok(Verdict::Claim) => self.claim(&payment),
-            Ok(verdict) if self.must_wait(&payment, &verdict) => {
-                self.fundings.waiting.lock().unwrap().push(payment);
+            Ok(verdict) if self.must_wait(&payment, &verdict, named) => {
+                self.fundings.keep(&self.node.store, payment)?;
             }
+            Ok(Verdict::Claim) => self.claim(&payment),
             Ok(Verdict::ConsumeThenClaim { lease, consumption }) => {
                 self.consume_then_claim(&payment, lease, consumption).await?;
             }
@@ -485,6 +488,7 @@ impl RecipientRole {
     fn claim(&self, payment: &Claimable) {
         match payment.preimage() {
             Some(preimage) => {
+                self.fundings.note_claim(payment.payment_hash);
                 self.node.channel_manager.claim_funds(preimage);
                 self.node.point(points::AFTER_CLAIM_FUNDS);
             }
@@ -499,6 +503,7 @@ impl RecipientRole {
     fn fail_back(&self, payment: &Claimable, reason: String) {
         let (hash, msat) = (payment.payment_hash, payment.amount_msat);
         self.node.channel_manager.fail_htlc_backwards(&hash);
+        self.fundings.forget(&self.node.store, &hash);
         let skim = payment.skimmed_fee_msat;
         self.node.note_htlc(HtlcState::Refused, Some(hash), msat, skim, Some(reason));
     }
@@ -519,6 +524,7 @@ struct Offered {
 }
 
 /// What `Event::PaymentClaimable` says.
+#[derive(Clone)]
 struct Claimable {
     payment_hash: PaymentHash,
     amount_msat: u64,
@@ -530,6 +536,46 @@ struct Claimable {
 }
 
 impl Claimable {
+    /// As LDK can write it. What the guard does not need is left out.
+    fn to_event(&self) -> Event {
+        Event::PaymentClaimable {
+            receiver_node_id: None,
+            payment_hash: self.payment_hash,
+            onion_fields: self.onion_fields.clone(),
+            amount_msat: self.amount_msat,
+            counterparty_skimmed_fee_msat: self.skimmed_fee_msat,
+            purpose: self.purpose.clone(),
+            receiving_channel_ids: self.channels.clone(),
+            claim_deadline: self.claim_deadline,
+            payment_id: None,
+        }
+    }
+
+    fn from_event(event: Event) -> Option<Self> {
+        let Event::PaymentClaimable {
+            payment_hash,
+            amount_msat,
+            counterparty_skimmed_fee_msat: skimmed_fee_msat,
+            purpose,
+            receiving_channel_ids: channels,
+            onion_fields,
+            claim_deadline,
+            ..
+        } = event
+        else {
+            return None;
+        };
+        Some(Self {
+            payment_hash,
+            amount_msat,
+            skimmed_fee_msat,
+            purpose,
+            channels,
+            onion_fields,
+            claim_deadline,
+        })
+    }
+
     fn preimage(&self) -> Option<PaymentPreimage> {
         self.purpose.preimage()
     }
@@ -619,6 +665,7 @@ impl Role for RecipientRole {
             Event::PaymentClaimed { payment_hash, amount_msat, htlcs, .. } => {
                 // From here on nothing may be skimmed in this payment's name any more.
                 self.node.leases.settle(&payment_hash).await.map_err(|_| ReplayEvent())?;
+                self.fundings.forget(&self.node.store, &payment_hash);
                 self.set_skimming();
                 // What the peer has written: the sum may be beyond any amount.
                 let skims = htlcs.iter().map(|h| h.counterparty_skimmed_fee_msat);

@@ -1,12 +1,16 @@
 //! What a wallet makes of a channel whose funding it has not seen confirmed: until then, what it has
 //! there is its LSP's word.
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
+use bitcoin::io::ErrorKind;
+use lightning::events::{Event, ReplayEvent};
 use lightning::ln::channel_state::ChannelDetails;
 use lightning::ln::types::ChannelId;
+use lightning::types::payment::PaymentHash;
 use lightning::util::persist::KVStoreSync;
+use lightning::util::ser::{MaybeReadable, Writeable};
 use lsps2_async::claim::{Verdict, is_jit};
-use lsps2_async::lease::TrustModel;
+use lsps2_async::lease::{LeaseId, TrustModel};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 
@@ -14,6 +18,7 @@ use super::{Claimable, NAMESPACE, Recipient, RecipientRole};
 use crate::types::Store;
 
 const KEY: &str = "fundings";
+const WAITING_KEY: &str = "waiting";
 /// A payment that waits is failed this many blocks before LDK would do it.
 const BEFORE_DEADLINE: u32 = 2;
 
@@ -54,8 +59,10 @@ pub struct Funds {
 pub(super) struct Fundings {
     unconfirmed_since: Mutex<BTreeMap<String, u32>>,
     told: Mutex<BTreeSet<ChannelId>>,
-    /// Payments that wait for a confirmation.
-    pub(super) waiting: Mutex<Vec<Claimable>>,
+    /// Payments that wait for a confirmation. They are on disk too: LDK does not show them again.
+    waiting: Mutex<Vec<Claimable>>,
+    /// Payments that are claimed, and may still be HTLCs: they are not in a channel's balance yet.
+    claiming: Mutex<BTreeSet<PaymentHash>>,
 }
 
 impl Fundings {
@@ -64,7 +71,49 @@ impl Fundings {
             Ok(bytes) => serde_json::from_slice(&bytes)?,
             Err(_) => BTreeMap::new(),
         };
-        Ok(Self { unconfirmed_since: Mutex::new(known), ..Default::default() })
+        let waiting = match store.read(NAMESPACE, "", WAITING_KEY) {
+            Ok(bytes) => read_waiting(&bytes)?,
+            Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+            // Not to be taken for an empty list: the next write would lose what waits.
+            Err(error) => return Err(error.into()),
+        };
+        Ok(Self {
+            unconfirmed_since: Mutex::new(known),
+            waiting: Mutex::new(waiting),
+            ..Default::default()
+        })
+    }
+
+    /// Keeps a payment until it is claimed or failed. It is on disk when this returns `Ok`.
+    pub(super) fn keep(&self, store: &Store, payment: Claimable) -> Result<(), ReplayEvent> {
+        let mut waiting = self.waiting.lock().unwrap();
+        if waiting.iter().any(|known| known.payment_hash == payment.payment_hash) {
+            return Ok(());
+        }
+        waiting.push(payment);
+        if store.write(NAMESPACE, "", WAITING_KEY, write_waiting(&waiting)).is_err() {
+            waiting.pop();
+            return Err(ReplayEvent());
+        }
+        Ok(())
+    }
+
+    pub(super) fn forget(&self, store: &Store, hash: &PaymentHash) {
+        let mut waiting = self.waiting.lock().unwrap();
+        let before = waiting.len();
+        waiting.retain(|payment| payment.payment_hash != *hash);
+        if waiting.len() < before {
+            // If this fails, it is judged again after a restart: LDK then has nothing to claim or fail.
+            let _ = store.write(NAMESPACE, "", WAITING_KEY, write_waiting(&waiting));
+        }
+    }
+
+    pub(super) fn note_claim(&self, hash: PaymentHash) {
+        self.claiming.lock().unwrap().insert(hash);
+    }
+
+    fn is_being_claimed(&self, hash: &PaymentHash) -> bool {
+        self.claiming.lock().unwrap().contains(hash)
     }
 
     fn since(&self, id: ChannelId) -> Option<u32> {
@@ -90,6 +139,31 @@ impl Fundings {
     }
 }
 
+fn write_waiting(waiting: &[Claimable]) -> Vec<u8> {
+    let events: Vec<_> = waiting.iter().map(|payment| payment.to_event().encode()).collect();
+    serde_json::to_vec(&events).expect("bytes")
+}
+
+fn read_waiting(bytes: &[u8]) -> Result<Vec<Claimable>> {
+    let events: Vec<Vec<u8>> = serde_json::from_slice(bytes)?;
+    let read = |event: &Vec<u8>| {
+        let event = Event::read(&mut &event[..]).ok().flatten();
+        event.and_then(Claimable::from_event).ok_or_else(|| anyhow!("no payment that waits"))
+    };
+    events.iter().map(read).collect()
+}
+
+/// What is claimed and is still an HTLC in this channel.
+fn claimed_msat(channel: &ChannelDetails, claiming: &BTreeSet<PaymentHash>) -> u64 {
+    let htlcs = channel.pending_inbound_htlcs.iter();
+    let claimed = htlcs.filter(|htlc| claiming.contains(&htlc.payment_hash));
+    claimed.map(|htlc| htlc.amount_msat).fold(0, u64::saturating_add)
+}
+
+fn is_overdue(since: u32, patience: u32, height: u32) -> bool {
+    since.saturating_add(patience) <= height
+}
+
 fn flip((since, id): (u32, String)) -> (String, u32) {
     (id, since)
 }
@@ -101,6 +175,7 @@ fn is_confirmed(channel: &ChannelDetails) -> bool {
 impl Recipient {
     /// What this wallet owns in channels, by how certain it is.
     pub fn funds(&self) -> Funds {
+        self.role.note_fundings();
         let mut funds = Funds::default();
         for channel in self.channel_manager.list_channels() {
             let here_msat = self.role.owned_msat(&channel);
@@ -132,7 +207,7 @@ impl RecipientRole {
     fn is_doubtful(&self, channel: &ChannelDetails) -> bool {
         let since = self.fundings.since(channel.channel_id);
         let patience = self.funding_policy.patience;
-        !is_confirmed(channel) && since.is_some_and(|since| since + patience <= self.height())
+        !is_confirmed(channel) && since.is_some_and(|since| is_overdue(since, patience, self.height()))
     }
 
     /// Why nothing may be claimed over these channels, if that is so.
@@ -146,7 +221,10 @@ impl RecipientRole {
             ));
         }
         let unconfirmed = || channels.iter().filter(|c| !is_confirmed(c));
-        let here_msat: u64 = unconfirmed().map(|channel| self.owned_msat(channel)).sum();
+        let claiming = self.fundings.claiming.lock().unwrap();
+        let here_msat = unconfirmed()
+            .map(|channel| self.owned_msat(channel).saturating_add(claimed_msat(channel, &claiming)))
+            .fold(0, u64::saturating_add);
         let most_msat = self.funding_policy.most_unconfirmed_msat;
         let grows = unconfirmed().any(|c| over(&c));
         (grows && here_msat.saturating_add(payment.amount_msat) > most_msat).then(|| {
@@ -156,12 +234,30 @@ impl RecipientRole {
         })
     }
 
-    /// Whether this payment waits for a confirmation of the channel it came over.
-    pub(super) fn must_wait(&self, payment: &Claimable, verdict: &Verdict) -> bool {
-        let Verdict::ConsumeThenClaim { lease, .. } = verdict else { return false };
-        let lease = self.node.leases.get(lease);
-        let lsp_trusts = lease.is_some_and(|r| r.lease.trust_model == TrustModel::LspTrustsClient);
-        lsp_trusts && !self.is_confirmed_enough(payment)
+    /// Whether this payment waits for a confirmation of the channel it came over: any payment does,
+    /// with a fee or without, over a channel that nothing was paid for yet.
+    pub(super) fn must_wait(
+        &self,
+        payment: &Claimable,
+        verdict: &Verdict,
+        named: Option<LeaseId>,
+    ) -> bool {
+        let lease = match verdict {
+            Verdict::ConsumeThenClaim { lease, .. } => Some(*lease),
+            Verdict::Claim if self.came_over_unpaid(payment) => named,
+            Verdict::Claim => return false,
+        };
+        let lease = lease.and_then(|id| self.node.leases.get(&id));
+        // This LSP funds the channel after the claim.
+        let is_trusted =
+            lease.is_some_and(|r| r.lease.trust_model == TrustModel::ClientTrustsLsp);
+        !is_trusted && !self.is_confirmed_enough(payment)
+    }
+
+    fn came_over_unpaid(&self, payment: &Claimable) -> bool {
+        payment.channels.iter().any(|(id, user_channel_id)| {
+            user_channel_id.is_some_and(is_jit) && self.node.leases.paid_over(id).is_none()
+        })
     }
 
     fn is_confirmed_enough(&self, payment: &Claimable) -> bool {
@@ -184,6 +280,11 @@ impl RecipientRole {
     /// Notes since when each is not confirmed.
     pub(super) fn note_fundings(&self) {
         self.fundings.look_at(&self.node.store, &self.paid_channels(), self.height());
+        let mut claiming = self.fundings.claiming.lock().unwrap();
+        let channels = self.node.channel_manager.list_channels();
+        let pending: BTreeSet<_> =
+            channels.iter().flat_map(|c| &c.pending_inbound_htlcs).map(|h| h.payment_hash).collect();
+        claiming.retain(|hash| pending.contains(hash));
     }
 
     /// About once a second: what has waited long enough, and what has waited too long.
@@ -198,18 +299,25 @@ impl RecipientRole {
                 self.node.note_channel("doubtful", id, &peer, Some(why));
             }
         }
-        let waiting = std::mem::take(&mut *self.fundings.waiting.lock().unwrap());
+        if self.held_claims.lock().unwrap().is_some() {
+            return;
+        }
+        let waiting = self.fundings.waiting.lock().unwrap().clone();
         for payment in waiting {
             let deadline = payment.claim_deadline.unwrap_or(u32::MAX);
-            if height + BEFORE_DEADLINE >= deadline {
+            if self.fundings.is_being_claimed(&payment.payment_hash) {
+                continue;
+            }
+            if height.saturating_add(BEFORE_DEADLINE) >= deadline {
                 let why = "the funding of its channel has not confirmed in time".to_owned();
                 self.fail_back(&payment, why);
             } else if self.is_confirmed_enough(&payment) {
-                // What cannot be written now is shown again after a restart.
+                // What cannot be written now goes on waiting, and is judged again in a second.
                 let _ = self.on_claimable(payment).await;
-            } else {
-                self.fundings.waiting.lock().unwrap().push(payment);
             }
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
