@@ -236,7 +236,11 @@ pub(crate) fn describe(event: &Event) -> (&'static str, Value) {
                 "payment_hash": payment_hash.to_string(),
                 "amount_msat": amount_msat,
                 "counterparty_skimmed_fee_msat":
-                    htlcs.iter().map(|h| h.counterparty_skimmed_fee_msat).sum::<u64>(),
+                    // What the peer has written: the sum may be beyond any amount.
+                    htlcs
+                        .iter()
+                        .map(|h| h.counterparty_skimmed_fee_msat)
+                        .fold(0, u64::saturating_add),
                 "htlcs": htlcs.len(),
             }),
         ),
