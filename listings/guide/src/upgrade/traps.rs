@@ -111,6 +111,7 @@ mod tests {
             title: String::new(),
             says: String::new(),
             source: Vec::new(),
+            documented: None,
             unguarded: unguarded.map(|name| format!("tests/lab/traps.rs::{name}")),
             untestable: None,
             ours: "tests/money.rs::ours".to_owned(),
