@@ -392,6 +392,27 @@ async fn a_wallet_that_waits_for_a_confirmation_is_paid_with_the_next_block() {
     world.stop().await;
 }
 
+/// LDK does not show the payment again: the wallet has it on disk.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_payment_that_waits_for_a_confirmation_is_claimed_after_a_restart() {
+    let story = cautious(|policy| policy.confirmations = 1);
+    let mut world = World::new(Chain::embedded(), story).await.unwrap();
+    let (_, offer) = world.prepare_recipient().await.unwrap();
+    let from = world.transcript.position();
+    world.payer().pay(&offer, AMOUNT_MSAT).unwrap();
+    world.see(from, |e| is_event(e, "recipient", "PaymentClaimable")).await.unwrap();
+    world.rest().await.unwrap();
+    world.stop_recipient().await;
+    world.start_recipient().await.unwrap();
+    world.rest().await.unwrap();
+    assert_eq!(world.recipient().funds(), Funds::default(), "nothing is claimed");
+    world.mine(1).await.unwrap();
+    world.settled(from).await.unwrap();
+    let confirmed = Funds { confirmed_msat: 98_000_000, ..Funds::default() };
+    assert_eq!(world.recipient().funds(), confirmed);
+    world.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wallet_with_a_limit_takes_no_more_than_that_without_a_confirmation() {
     let story = cautious(|policy| policy.most_unconfirmed_msat = 100_000_000);

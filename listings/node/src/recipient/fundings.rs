@@ -4,7 +4,7 @@
 use anyhow::{Result, anyhow};
 use bitcoin::io::ErrorKind;
 use lightning::events::{Event, ReplayEvent};
-use lightning::ln::channel_state::ChannelDetails;
+use lightning::ln::channel_state::{ChannelDetails, InboundHTLCDetails};
 use lightning::ln::types::ChannelId;
 use lightning::types::payment::PaymentHash;
 use lightning::util::persist::KVStoreSync;
@@ -153,10 +153,9 @@ fn read_waiting(bytes: &[u8]) -> Result<Vec<Claimable>> {
     events.iter().map(read).collect()
 }
 
-/// What is claimed and is still an HTLC in this channel.
-fn claimed_msat(channel: &ChannelDetails, claiming: &BTreeSet<PaymentHash>) -> u64 {
-    let htlcs = channel.pending_inbound_htlcs.iter();
-    let claimed = htlcs.filter(|htlc| claiming.contains(&htlc.payment_hash));
+/// What is claimed and is still an HTLC.
+fn claimed_msat(htlcs: &[InboundHTLCDetails], claiming: &BTreeSet<PaymentHash>) -> u64 {
+    let claimed = htlcs.iter().filter(|htlc| claiming.contains(&htlc.payment_hash));
     claimed.map(|htlc| htlc.amount_msat).fold(0, u64::saturating_add)
 }
 
@@ -223,7 +222,10 @@ impl RecipientRole {
         let unconfirmed = || channels.iter().filter(|c| !is_confirmed(c));
         let claiming = self.fundings.claiming.lock().unwrap();
         let here_msat = unconfirmed()
-            .map(|channel| self.owned_msat(channel).saturating_add(claimed_msat(channel, &claiming)))
+            .map(|channel| {
+                let claimed_msat = claimed_msat(&channel.pending_inbound_htlcs, &claiming);
+                self.owned_msat(channel).saturating_add(claimed_msat)
+            })
             .fold(0, u64::saturating_add);
         let most_msat = self.funding_policy.most_unconfirmed_msat;
         let grows = unconfirmed().any(|c| over(&c));

@@ -33,3 +33,20 @@ fn patience_without_end_is_never_over() {
     assert!(!is_overdue(100, 18, 117));
     assert!(!is_overdue(100, u32::MAX, 1_000_000));
 }
+
+#[test]
+fn claims_under_way_count_to_the_limit_and_what_is_not_judged_does_not() {
+    let htlc = |byte: u8, amount_msat| InboundHTLCDetails {
+        htlc_id: byte.into(),
+        amount_msat,
+        cltv_expiry: 100,
+        payment_hash: PaymentHash([byte; 32]),
+        state: None,
+        is_dust: false,
+    };
+    let claiming = BTreeSet::from([PaymentHash([1; 32]), PaymentHash([3; 32])]);
+    let htlcs = [htlc(1, 40), htlc(2, 1_000), htlc(3, 2), htlc(3, 3)];
+    assert_eq!(claimed_msat(&htlcs, &claiming), 45);
+    let endless = [htlc(1, u64::MAX), htlc(3, 1)];
+    assert_eq!(claimed_msat(&endless, &claiming), u64::MAX);
+}
