@@ -206,7 +206,8 @@ impl RecipientRole {
     fn is_doubtful(&self, channel: &ChannelDetails) -> bool {
         let since = self.fundings.since(channel.channel_id);
         let patience = self.funding_policy.patience;
-        !is_confirmed(channel) && since.is_some_and(|since| is_overdue(since, patience, self.height()))
+        !is_confirmed(channel)
+            && since.is_some_and(|since| is_overdue(since, patience, self.height()))
     }
 
     /// Why nothing may be claimed over these channels, if that is so.
@@ -251,8 +252,7 @@ impl RecipientRole {
         };
         let lease = lease.and_then(|id| self.node.leases.get(&id));
         // This LSP funds the channel after the claim.
-        let is_trusted =
-            lease.is_some_and(|r| r.lease.trust_model == TrustModel::ClientTrustsLsp);
+        let is_trusted = lease.is_some_and(|r| r.lease.trust_model == TrustModel::ClientTrustsLsp);
         !is_trusted && !self.is_confirmed_enough(payment)
     }
 
@@ -284,8 +284,11 @@ impl RecipientRole {
         self.fundings.look_at(&self.node.store, &self.paid_channels(), self.height());
         let mut claiming = self.fundings.claiming.lock().unwrap();
         let channels = self.node.channel_manager.list_channels();
-        let pending: BTreeSet<_> =
-            channels.iter().flat_map(|c| &c.pending_inbound_htlcs).map(|h| h.payment_hash).collect();
+        let pending: BTreeSet<_> = channels
+            .iter()
+            .flat_map(|c| &c.pending_inbound_htlcs)
+            .map(|h| h.payment_hash)
+            .collect();
         claiming.retain(|hash| pending.contains(hash));
     }
 
