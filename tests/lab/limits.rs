@@ -7,14 +7,17 @@ use guide::lab;
 use guide::money::Books;
 use guide::story;
 use guide::world::{PATIENCE, Story, World, channel_is, is_onion};
+use lightning::ln::outbound_payment::RecipientOnionFields;
 use lightning::offers::offer::Offer;
-use lsps2_async::lease::TrustModel;
+use lsps2_async::lease::{Lease, TrustModel};
 use lsps2_async::lsp::jit_table::JitRecord;
 use lsps2_async::payer::PayerMode;
 use node::lsp::Lsp;
 use node::transcript::{Entry, HtlcState, What};
 use regtest::Chain;
 use std::time::Duration;
+
+use crate::liquidity::{Onion, send_in_parts};
 
 fn usual() -> Story {
     Story::new(PayerMode::OftenOffline, TrustModel::ClientTrustsLsp)
@@ -60,6 +63,92 @@ async fn a_variable_lease_is_paid_in_two_held_parts() {
     world.stop().await;
 }
 
+/// What LSPS2 asks of each of two parts, and what both together would cost.
+const PART_MSAT: u64 = 200_000_000;
+const FEE_MSAT: u64 = 2_000_000;
+
+/// Two parts of a payment, of which LSPS2 prices the first, wait when the channel is planned. It is sized
+/// with this headroom.
+async fn two_parts_and_a_fee_for_one(headroom_percent: u64) -> (World, Lease, u64) {
+    let mut story = Story::new(PayerMode::AlwaysOnline, TrustModel::ClientTrustsLsp);
+    story.lsp.desk.sizing.headroom_percent = headroom_percent;
+    let sizing = story.lsp.desk.sizing;
+    let mut world = World::new(Chain::embedded(), story).await.unwrap();
+    world.start_recipient().await.unwrap();
+    let (lsp, policy) = (world.lsp().id(), world.buying_policy());
+    let lease = world.recipient().buy_lease(lsp, policy).await.unwrap();
+    let fee = |msat| lease.opening_fee_params.opening_fee_msat(msat);
+    assert_eq!((fee(PART_MSAT), fee(2 * PART_MSAT)), (Some(FEE_MSAT), Some(2 * FEE_MSAT)));
+
+    let invoice = world.recipient().jit_invoice(&lease, Duration::from_secs(3_600)).unwrap();
+    let secret = *invoice.payment_secret();
+    let mut fields = RecipientOnionFields::secret_only(secret, 2 * PART_MSAT);
+    fields.payment_metadata = invoice.payment_metadata().cloned();
+    let final_cltv_delta = invoice.min_final_cltv_expiry_delta().try_into().unwrap();
+    let onion = Onion { hash: invoice.payment_hash(), fields, final_cltv_delta };
+    let from = world.transcript.position();
+    // Both are there before the plan is made: after the restart.
+    world.lsp().hold_opens();
+    send_in_parts(&world, &lease, &[PART_MSAT; 2], onion);
+    let intercepted =
+        |e: &Entry| matches!(e.what, What::Htlc { state: HtlcState::Intercepted, .. });
+    world.see_times(2, from, intercepted).await.unwrap();
+    world.stop_lsp().await;
+    world.start_lsp().await.unwrap();
+    let opening = |e: &Entry| e.node == "lsp" && channel_is(e, "opening", "recipient");
+    world.see(from, opening).await.unwrap();
+    let client = world.recipient().id();
+    let channels = world.lsp().channel_manager().list_channels_with_counterparty(&client);
+    let capacity_sat = sizing.channel_value_sat(PART_MSAT - FEE_MSAT).unwrap();
+    assert_eq!(channels[0].channel_value_satoshis, capacity_sat, "what the fee is for");
+    (world, lease, from)
+}
+
+/// The other part goes over the channel in full, if that has room.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_part_that_the_fee_is_not_for_is_forwarded_if_it_fits() {
+    let (world, _, from) = two_parts_and_a_fee_for_one(300).await;
+    world.see_htlc(from, "payer", HtlcState::Paid).await.unwrap();
+    let forwarded = |e: &Entry| matches!(e.what, What::Htlc { state: HtlcState::Forwarded, .. });
+    for node in ["lsp", "payer-lsp"] {
+        world.see_times(2, from, |e| e.node == node && forwarded(e)).await.unwrap();
+    }
+    let books = Books::of_one_payment(&world.transcript.since(from)).unwrap();
+    assert_eq!(books.opening_fee_msat, FEE_MSAT);
+    assert_eq!(books.recipient_received_msat, 2 * PART_MSAT - FEE_MSAT);
+    world.rest().await.unwrap();
+    world.stop().await;
+}
+
+/// Else LDK fails it back, the client gives the first one back, and nothing hangs. The channel stays, and
+/// the next payment pays for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_part_that_the_fee_is_not_for_comes_back_if_it_does_not_fit() {
+    let (world, lease, from) = two_parts_and_a_fee_for_one(100).await;
+    let failed = |e: &Entry| matches!(e.what, What::Htlc { state: HtlcState::Failed, .. });
+    let comes_back = world.see(from, |e| e.node == "lsp" && failed(e)).await.unwrap();
+    let What::Htlc { reason, .. } = comes_back.what else { unreachable!() };
+    assert!(reason.unwrap().contains("HTLCMaximum"));
+    world.see_htlc(from, "payer", HtlcState::Failed).await.unwrap();
+    world.rest().await.unwrap();
+    // The recipient has the other one, and waits for three of LDK's minutes.
+    for _ in 0..4 {
+        world.recipient().channel_manager().timer_tick_occurred();
+    }
+    world.recipient().channel_manager().process_pending_htlc_forwards();
+    world.see_times(2, from, |e| e.node == "payer" && failed(e)).await.unwrap();
+    world.rest().await.unwrap();
+    assert!(world.chain.mempool().await.unwrap().is_empty(), "the funding is withheld");
+
+    let from = world.transcript.position();
+    let invoice = world.recipient().jit_invoice(&lease, Duration::from_secs(3_600)).unwrap();
+    world.payer().pay_invoice(&invoice, Some(100_000_000)).unwrap();
+    let books = world.settled(from).await.unwrap();
+    assert_eq!(books.opening_fee_msat, FEE_MSAT);
+    lab::end(&world).await.unwrap();
+    world.stop().await;
+}
+
 /// LDK prunes a lease that has run out, says nothing, and answers HTLCs for it with `Ok(())`. The
 /// desk looks into its own table first, and fails them at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -92,6 +181,9 @@ async fn an_htlc_for_a_lease_that_ldk_has_pruned_fails_at_once() {
 async fn a_closed_channel_ends_its_lease_and_over_another_one_is_paid() {
     let mut world = World::new(Chain::embedded(), usual()).await.unwrap();
     let (_, offer) = world.prepare_recipient().await.unwrap();
+    guide::lab::begin(&world, "retired", "A channel is closed, and its offer goes on")
+        .await
+        .unwrap();
     world.pay_offline_recipient(&offer, 100_000_000).await.unwrap();
     world.mine(6).await.unwrap();
     let (from, lsp) = (world.transcript.position(), world.lsp().id());
@@ -118,7 +210,7 @@ async fn a_closed_channel_ends_its_lease_and_over_another_one_is_paid() {
     let books = world.pay_offline_recipient(&offer, 100_000_000).await.unwrap();
     assert_eq!(books.opening_fee_msat, 2_000_000);
     assert_eq!(books.recipient_received_msat, 98_000_000);
-    world.rest().await.unwrap();
+    guide::lab::end(&world).await.unwrap();
     world.stop().await;
 }
 

@@ -8,8 +8,11 @@
 
 mod closings;
 
+use bitcoin::block::Header;
 use bitcoin::{Block, Transaction};
 use lightning::chain::channelmonitor::Balance;
+use lightning::chain::transaction::TransactionData;
+use lightning::chain::{BlockLocator, Listen};
 use lightning::ln::channel_state::{
     ChannelDetails, InboundHTLCStateDetails as Inbound, OutboundHTLCStateDetails as Outbound,
 };
@@ -19,7 +22,7 @@ use crate::faults::Life;
 use crate::transcript::{ChannelBalance, Entry, Transcript, What};
 use crate::types::{ChainMonitor, ChannelManager, Sweeper};
 use crate::wallet::Wallet;
-use closings::Closings;
+pub(crate) use closings::Closings;
 
 /// Two anchors, in msat, which the funder of a channel pays for.
 const ANCHORS_MSAT: u64 = 2 * 330 * 1_000;
@@ -32,7 +35,7 @@ pub struct Purse {
     transcript: Transcript,
     parts: OnceLock<Parts>,
     last: Mutex<Option<What>>,
-    closings: Mutex<Closings>,
+    closings: Arc<Mutex<Closings>>,
     sweeper: OnceLock<Weak<Sweeper>>,
     /// Held by whoever handles a message, until the message and what it changed are written down.
     handling: RwLock<()>,
@@ -58,7 +61,7 @@ impl Purse {
             transcript: transcript.clone(),
             parts: OnceLock::new(),
             last: Mutex::new(transcript.last(balances)),
-            closings: Mutex::default(),
+            closings: transcript.closings_of(name),
             sweeper: OnceLock::new(),
             handling: RwLock::new(()),
             life,
@@ -92,6 +95,9 @@ impl Purse {
     fn write(&self, unchanged_too: bool) {
         // Locked while it is weighed: an older weight must not be written after a newer one.
         let mut last = self.last.lock().unwrap();
+        if self.life.is_over() {
+            return;
+        }
         let Some(now) = self.parts.get().and_then(|parts| self.weight(parts, last.as_ref())) else {
             return;
         };
@@ -146,16 +152,12 @@ impl Purse {
         let _ = self.sweeper.set(Arc::downgrade(sweeper));
     }
 
-    /// A block is connected.
-    pub(crate) fn note_block(&self, block: &Block) {
-        for transaction in &block.txdata {
-            self.note_transaction(transaction);
-        }
-    }
-
     /// A transaction is in a block, or spends to this node's wallet and is on its way there.
     pub(crate) fn note_transaction(&self, transaction: &Transaction) {
         let Some(Parts { wallet, .. }) = self.parts.get() else { return };
+        if self.life.is_over() {
+            return;
+        }
         let (worth, ours) = (|coin: &_| wallet.worth_sat(coin), |coin: &_| wallet.pays_us(coin));
         self.closings.lock().unwrap().note_transaction(transaction, worth, ours);
     }
@@ -170,6 +172,21 @@ impl Purse {
         let _nobody_handles = self.handling.write().unwrap();
         look()
     }
+}
+
+/// After the wallet has: what its coins are worth is asked.
+impl Listen for Purse {
+    fn block_connected(&self, block: &Block, _: u32) {
+        for transaction in &block.txdata {
+            self.note_transaction(transaction);
+        }
+    }
+
+    fn filtered_block_connected(&self, _: &Header, _: &TransactionData, _: u32) {
+        unreachable!("the block source serves full blocks");
+    }
+
+    fn blocks_disconnected(&self, _: BlockLocator) {}
 }
 
 /// Most of what the node may have in a channel, in msat, by its monitor.

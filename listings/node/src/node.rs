@@ -155,6 +155,7 @@ impl Node {
             (manager_at, &*channel_manager),
             (sweeper_at, &sweeper),
             (ground.wallet.best_block(), &*ground.wallet),
+            (ground.wallet.best_block(), &*ground.pen.purse),
         ];
         let sync = ground.synchronize(followers, monitors, &chain_monitor).await?;
 
@@ -498,7 +499,7 @@ impl Listen for Node {
         self.chain_monitor.block_connected(block, height);
         self.sweeper.block_connected(block, height);
         self.wallet.block_connected(block, height);
-        self.pen.purse.note_block(block);
+        self.pen.purse.block_connected(block, height);
     }
 
     fn filtered_block_connected(&self, _: &bitcoin::block::Header, _: &TransactionData, _: u32) {

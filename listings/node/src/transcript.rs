@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
-use crate::balances::Purse;
+use crate::balances::{Closings, Purse};
 
 /// How many entries are kept. A node that runs for long forgets the oldest: peers cause most of
 /// them, and must not fill its memory.
@@ -30,6 +30,8 @@ struct Inner {
     length: watch::Sender<u64>,
     cues: Mutex<Vec<Cue>>,
     first_scene: Mutex<FirstScene>,
+    /// What became of the channels of each node.
+    closings: Mutex<HashMap<String, Arc<Mutex<Closings>>>>,
 }
 
 /// A scene that begins with a certain entry.
@@ -73,6 +75,7 @@ impl Transcript {
             length: watch::Sender::new(0),
             cues: Mutex::default(),
             first_scene: Mutex::new(FirstScene::Ahead(Vec::new())),
+            closings: Mutex::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -142,6 +145,11 @@ impl Transcript {
         for purse in purses.iter().filter_map(Weak::upgrade) {
             purse.weigh_again();
         }
+    }
+
+    pub(crate) fn closings_of(&self, node: &str) -> Arc<Mutex<Closings>> {
+        let mut closings = self.inner.closings.lock().unwrap();
+        closings.entry(node.to_owned()).or_default().clone()
     }
 
     pub(crate) fn weigh_with_first_scene(&self, purse: &Arc<Purse>) {

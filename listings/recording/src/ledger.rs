@@ -471,14 +471,16 @@ impl Book {
     fn prove_owners(&self, opening: &Checkpoint, now: &Checkpoint) -> Result<()> {
         let (before, after) = (opening.total_msat(), now.total_msat());
         ensure!(before == after, "{} in all", missing(before, after));
+        let mut wrong = Vec::new();
         for (name, said) in &self.said {
             let (had, has) = self.had_and_has(name, said, opening, now);
-            ensure!(
-                had == has,
-                "{} at {name}: its balances and its events do not agree",
-                missing(had, has)
-            );
+            if had != has {
+                let missing = missing(had, has);
+                wrong
+                    .push(format!("{missing} at {name}: its balances and its events do not agree"));
+            }
         }
+        ensure!(wrong.is_empty(), "{}", wrong.join("; "));
         let costs = now.parties.values().map(|holding| holding.closing_cost_msat).sum();
         let closed_sat = self.closed_fees_sat() - self.closed_before_sat;
         let told = closed_sat * 1_000 + now.anchors_msat - opening.anchors_msat;

@@ -64,6 +64,7 @@ pub async fn play(
         return Err(broken(sequence.steps.len() + 1, error));
     }
     let counts = town.counts;
+    town.keep(keep);
     town.stop().await;
     Ok(counts)
 }
@@ -122,6 +123,8 @@ async fn play_on(shared: Arc<Shared>, options: Options, began: Instant) -> Optio
         let keep = options.keep.as_ref().map(|keep| keep.join(seed.to_string()));
         match play(&std::env::temp_dir(), keep.as_deref(), &sequence).await {
             Ok(counts) => {
+                // What broke nothing is only kept if it was asked for by name.
+                let _ = keep.map(std::fs::remove_dir_all);
                 let mut all = shared.counts.lock().await;
                 *all = all.and(counts);
                 println!("{:>6.0?} seed {seed}: {}", began.elapsed(), all);

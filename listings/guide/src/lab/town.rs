@@ -2,6 +2,8 @@
 //! goes and crashes.
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use bitcoin::secp256k1::PublicKey;
+use lightning::ln::channel_state::ChannelDetails;
 use lightning::ln::channelmanager::{PaymentId, RecentPaymentDetails};
 use lightning::offers::offer::Offer;
 use lsps2_async::lease::TrustModel;
@@ -14,6 +16,7 @@ use node::recipient::{Recipient, RecipientPolicy};
 use node::transcript::{Transcript, What};
 use node::{Node, NodeConfig};
 use regtest::Chain;
+use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -106,6 +109,8 @@ pub struct Town {
     offers: [Vec<Offer>; RECIPIENTS],
     lsp_address: SocketAddr,
     ahead: Duration,
+    /// When the first HTLC expires of those who are away.
+    left_with: BTreeMap<Who, u32>,
     conduct: Conduct,
     audit: Audit,
     sent: Vec<Sent>,
@@ -132,6 +137,7 @@ impl Town {
             offers: [const { Vec::new() }; RECIPIENTS],
             lsp_address: world.lsp().address(),
             ahead: Duration::ZERO,
+            left_with: BTreeMap::new(),
             conduct: Conduct::Honest,
             audit: Audit::new(&transcript),
             sent: Vec::new(),
@@ -288,6 +294,7 @@ impl Town {
             return Ok(());
         }
         let config = self.config(who);
+        self.left_with.remove(&who);
         match who {
             Who::Payer(at) => {
                 let mode = if at == 0 { PayerMode::OftenOffline } else { PayerMode::AlwaysOnline };
@@ -329,6 +336,8 @@ impl Town {
             End::Polite => node.stop().await,
             End::Crash => node.crash().await,
         }
+        let expiry = next_expiry(node, |_| true);
+        self.left_with.extend(expiry.map(|expiry| (who, expiry)));
     }
 
     async fn restart(&mut self, who: Who, end: End) -> Result<()> {
@@ -492,21 +501,12 @@ impl Town {
         self.mine_all(blocks.min(clear)).await
     }
 
-    /// The next expiry of an HTLC in a channel of which one end is away.
+    /// The next expiry of an HTLC in a channel of which one end is away. Who was away may have left
+    /// while an HTLC was being removed: it still has it, and its peer not.
     fn next_expiry(&self) -> Option<u32> {
-        let mut next: Option<u32> = None;
-        for who in Who::all() {
-            let Some(node) = self.node(who) else { continue };
-            for channel in node.channel_manager().list_channels() {
-                if channel.is_usable {
-                    continue;
-                }
-                let inbound = channel.pending_inbound_htlcs.iter().map(|htlc| htlc.cltv_expiry);
-                let outbound = channel.pending_outbound_htlcs.iter().map(|htlc| htlc.cltv_expiry);
-                next = inbound.chain(outbound).chain(next).min();
-            }
-        }
-        next
+        let unusable = |node| next_expiry(node, |channel| !channel.is_usable);
+        let here = self.online().filter_map(unusable);
+        here.chain(self.left_with.values().copied()).min()
     }
 
     async fn mine_all(&mut self, blocks: u32) -> Result<()> {
@@ -577,11 +577,16 @@ impl Town {
     /// Waits until everybody owns what they should: what one node has just said, another may be
     /// about to say.
     async fn balanced(&mut self) -> Result<()> {
-        let began = Instant::now();
+        let mut began = Instant::now();
         loop {
             let Err(error) = self.audit.owners() else { return Ok(()) };
             if self.is_half_said(&format!("{error:#}")) {
                 return Ok(());
+            }
+            if self.online().any(|node| node.faults().fired().is_some()) {
+                // It died of its fault only now, and says no more before it starts again.
+                self.bury().await?;
+                began = Instant::now();
             }
             if began.elapsed() > PATIENCE {
                 return Err(error);
@@ -592,10 +597,16 @@ impl Town {
         }
     }
 
-    /// Whether it is an HTLC that one end has announced, and the other, which is away, has not heard of.
+    /// Whether it is only what somebody who is away has not heard or not said yet: an HTLC that its
+    /// peer has announced, or the event of a payment that was made just before it left.
     fn is_half_said(&self, error: &str) -> bool {
-        let mut away = Who::all().filter(|who| self.node(*who).is_none());
-        error.contains("the two ends do not agree") && away.any(|who| error.contains(who.name()))
+        let is_away = |who: &Who| self.node(*who).is_none();
+        let away: Vec<_> = Who::all().filter(is_away).map(Who::name).collect();
+        let names = |part: &str| {
+            let mut words = part.split(|c: char| !c.is_ascii_alphanumeric() && c != '-');
+            words.any(|word| away.contains(&word))
+        };
+        error.split("; ").all(|part| part.contains("do not agree") && names(part))
     }
 
     /// Waits until nothing is under way; blocks come meanwhile, as many as an HTLC may take.
@@ -609,6 +620,15 @@ impl Town {
             if blocks >= LONGEST {
                 bail!("after {blocks} blocks, {hangs}");
             }
+            // Only what is held may wait for a word that nobody says again.
+            let holds = |who, peer| {
+                [(Who::Payer(0), Who::PayerLsp), (Who::PayerLsp, Who::Payer(0))]
+                    .contains(&(who, peer))
+            };
+            if let Some(hangs) = self.htlcs(|who, peer| !holds(who, peer)) {
+                bail!("everybody is online, and {hangs}");
+            }
+            self.say(format!("still under way: {hangs}"));
             self.abandon_unlocked();
             self.mine_all(AT_A_TIME).await?;
             blocks += AT_A_TIME;
@@ -625,18 +645,29 @@ impl Town {
 
     /// What is under way, if anything is.
     fn under_way(&self) -> Option<String> {
+        let waits = |who: Who| {
+            let payment = unfinished(self.node(who)?).into_iter().next()?;
+            Some(format!("{} waits for {payment:?}", who.name()))
+        };
+        self.htlcs(|_, _| true).or_else(|| Who::all().find_map(waits))
+    }
+
+    /// An HTLC in a channel between two whom this concerns.
+    fn htlcs(&self, concerns: impl Fn(Who, Who) -> bool) -> Option<String> {
+        let name_of =
+            |id: &PublicKey| Who::all().find(|who| self.node(*who).is_some_and(|n| n.id() == *id));
         for who in Who::all() {
             let Some(node) = self.node(who) else { continue };
             for channel in node.channel_manager().list_channels() {
-                let htlcs =
-                    channel.pending_inbound_htlcs.len() + channel.pending_outbound_htlcs.len();
-                if htlcs > 0 {
-                    let (name, peer) = (who.name(), channel.counterparty.node_id);
-                    return Some(format!("{name} has {htlcs} HTLCs with {peer}: {channel:?}"));
+                let (from, to) = (&channel.pending_inbound_htlcs, &channel.pending_outbound_htlcs);
+                if from.is_empty() && to.is_empty() {
+                    continue;
                 }
-            }
-            if let Some(payment) = unfinished(node).first() {
-                return Some(format!("{} waits for {payment:?}", who.name()));
+                let peer = name_of(&channel.counterparty.node_id);
+                if peer.is_some_and(|peer| concerns(who, peer)) {
+                    let (name, peer) = (who.name(), peer.map_or("somebody", Who::name));
+                    return Some(format!("{name} has HTLCs with {peer}: {from:?} {to:?}"));
+                }
             }
         }
         None
@@ -677,6 +708,17 @@ impl Town {
         }
         Err(anyhow!("{TRIES} payments failed, each after a new lease"))
     }
+}
+
+/// The next expiry of an HTLC in one of these channels of a node.
+fn next_expiry(node: &Node, which: impl Fn(&ChannelDetails) -> bool) -> Option<u32> {
+    let channels = node.channel_manager().list_channels().into_iter().filter(which);
+    let expiries = channels.flat_map(|channel| {
+        let inbound = channel.pending_inbound_htlcs.into_iter().map(|htlc| htlc.cltv_expiry);
+        let outbound = channel.pending_outbound_htlcs.into_iter().map(|htlc| htlc.cltv_expiry);
+        inbound.chain(outbound).collect::<Vec<_>>()
+    });
+    expiries.min()
 }
 
 /// Whether it is a part of something that may lead on.

@@ -4,7 +4,7 @@
 //! LDK says what it will claim (`ChannelMonitor::get_claimable_balances`) and what it is spending to
 //! the wallet (`OutputSweeper`), but not what that costs. The blocks do.
 //!
-//! Kept in memory: a node that restarts does not know what became of a channel before.
+//! Kept with the transcript, as the balances are: a node that starts again goes on with them.
 
 use bitcoin::{OutPoint, Transaction, TxOut, Txid};
 use lightning::chain::channelmonitor::{Balance, BalanceSource};
@@ -20,7 +20,7 @@ const ANCHOR_SAT: u64 = 330;
 
 /// The channels of one node, open and closed.
 #[derive(Default)]
-pub(super) struct Closings {
+pub(crate) struct Closings {
     channels: BTreeMap<ChannelId, Followed>,
 }
 
