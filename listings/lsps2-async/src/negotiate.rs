@@ -276,6 +276,7 @@ impl Negotiation {
             Some(Observed::Menu { unknown_fields }) => {
                 Err(NegotiateError::UnknownFields(unknown_fields))
             }
+            Some(Observed::Unclear) => Err(NegotiateError::Unclear),
             Some(Observed::Buy { .. }) | None => Err(NegotiateError::NotObserved),
         }
     }
@@ -307,10 +308,12 @@ impl Negotiation {
         let Some(observations) = &self.observations else {
             return Ok(self.policy.trust_model);
         };
-        let Some(Observed::Buy { trust_model }) = observations.take(&self.lsp, &answered.0) else {
-            return Err(NegotiateError::NotObserved);
+        let said = match observations.take(&self.lsp, &answered.0) {
+            Some(Observed::Buy { trust_model }) => trust_model,
+            Some(Observed::Unclear) => return Err(NegotiateError::Unclear),
+            Some(Observed::Menu { .. }) | None => return Err(NegotiateError::NotObserved),
         };
-        match (trust_model, self.policy.trust_model) {
+        match (said, self.policy.trust_model) {
             (TrustModel::ClientTrustsLsp, TrustModel::LspTrustsClient) => {
                 Err(NegotiateError::TrustNotGiven)
             }

@@ -5,6 +5,7 @@
 
 #![expect(clippy::wildcard_enum_match_arm, reason = "a test names what it looks for")]
 
+mod answers;
 mod post;
 mod rig;
 

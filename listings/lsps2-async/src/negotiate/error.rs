@@ -59,6 +59,10 @@ pub enum NegotiateError {
         "the LSP's answer was not observed: give the MenuWatch, not the manager, to PeerManager"
     )]
     NotObserved,
+    /// The LSP answered the same request in several ways, or in a form of its own: LDK may have read
+    /// something else than the [`MenuWatch`](super::MenuWatch) did.
+    #[error("the LSP's answer can be read in more than one way: use another LSP")]
+    Unclear,
     /// No answer came. LDK stops listening to a peer it could not understand, until it reconnects.
     #[error("no answer from the LSP after {after_secs} s: reconnect to it, then try again")]
     TimedOut {

@@ -570,7 +570,7 @@ fn an_answer_that_passed_by_the_watch_is_not_believed() {
 }
 
 #[test]
-fn only_the_first_answer_of_the_peer_that_was_asked_counts() {
+fn only_answers_of_the_peer_that_was_asked_count() {
     let wire = Wire::new();
     let observations = wire.watch.observations();
     wire.receives_result(0, &format!("{BUY}}}"));
@@ -580,22 +580,77 @@ fn only_the_first_answer_of_the_peer_that_was_asked_counts() {
     assert_eq!(observations.take(&node(1), "0"), None, "not answered yet");
 
     wire.receives(2, &format!(r#"{{"id":"0","result":{BUY}}}}}"#));
+    wire.receives(2, "");
     wire.receives(1, r#"{"id":"0","method":"lsps2.buy","result":{}}"#);
     wire.receives(1, r#"{"id":"0","error":{"code":1,"message":"no"}}"#);
     wire.receives(1, r#"{"id":0,"result":{}}"#);
-    for noise in ["", "{", "[]", "null", "\"id\"", r#"{"id":"0"}"#, &"[".repeat(40_000)] {
+    for noise in ["[]", "null", "\"id\"", r#"{"id":"0"}"#] {
         wire.receives(1, noise);
     }
     assert_eq!(observations.take(&node(1), "0"), None);
 
     wire.receives_result(0, &format!(r#"{BUY},"client_trusts_lsp":true}}"#));
-    wire.receives_result(0, &format!("{BUY}}}"));
     wire.receives_result(2, "{}");
     let trust_model = TrustModel::ClientTrustsLsp;
     assert_eq!(observations.take(&node(2), "0"), None);
     assert_eq!(observations.take(&node(1), "0"), Some(Observed::Buy { trust_model }));
     assert_eq!(observations.take(&node(1), "0"), None, "taken");
     assert_eq!(observations.take(&node(1), "2"), None, "not LSPS2");
+}
+
+/// Which of them LDK takes cannot be known here: `unguarded/answers.rs` has the cases.
+#[test]
+fn answers_that_differ_are_not_believed() {
+    let (trusting, not) = (format!(r#"{BUY},"client_trusts_lsp":true}}"#), format!("{BUY}}}"));
+    for (first, second, agree) in
+        [(&trusting, &trusting, true), (&trusting, &not, false), (&not, &trusting, false)]
+    {
+        let wire = Wire::new();
+        wire.sends(0, "lsps2.buy");
+        wire.receives_result(0, first);
+        wire.receives_result(0, second);
+        let taken = wire.watch.observations().take(&node(1), "0");
+        let trust_model = TrustModel::ClientTrustsLsp;
+        let seen = if agree { Observed::Buy { trust_model } } else { Observed::Unclear };
+        assert_eq!(taken, Some(seen));
+    }
+    // A third cannot mend it.
+    let wire = Wire::new();
+    wire.sends(0, "lsps2.buy");
+    [&not, &trusting, &trusting].into_iter().for_each(|result| wire.receives_result(0, result));
+    assert_eq!(wire.watch.observations().take(&node(1), "0"), Some(Observed::Unclear));
+}
+
+#[test]
+fn what_is_no_json_makes_every_answer_of_its_peer_unclear() {
+    let trailing = format!(r#"{{"id":"0","result":{BUY}}}}}!"#);
+    for noise in ["", "{", &"[".repeat(40_000), &trailing] {
+        let wire = Wire::new();
+        wire.sends(0, "lsps2.buy");
+        wire.sends(1, "lsps2.get_info");
+        wire.receives(1, noise);
+        wire.receives_result(0, &format!("{BUY}}}"));
+        for id in ["0", "1"] {
+            let taken = wire.watch.observations().take(&node(1), id);
+            assert_eq!(taken, Some(Observed::Unclear), "{noise:.40}");
+        }
+    }
+}
+
+#[test]
+fn what_is_not_written_as_blip_52_has_it_is_unclear() {
+    let (menu, buy) = (menu_json(""), format!("{BUY}}}"));
+    let list = format!(r#"[[{MENU},"ongoing_proportional":7}}]]"#);
+    let entries = r#"{"opening_fee_params_menu":[["1",1,"2030-01-01T00:00:00Z",1,1,"1","2","p"]]}"#;
+    for result in [list.as_str(), entries, "{}", "null", r#"{"opening_fee_params_menu":{}}"#] {
+        let error = failed(watched(policy(), result, &buy));
+        assert_eq!(error, NegotiateError::Unclear, "{result}");
+    }
+    let flag = format!(r#"{BUY},"client_trusts_lsp":1}}"#);
+    for result in [r#"["1x2x3",144,true]"#, "null", "7", &flag] {
+        let error = failed(watched(policy(), &menu, result));
+        assert_eq!(error, NegotiateError::Unclear, "{result}");
+    }
 }
 
 #[test]

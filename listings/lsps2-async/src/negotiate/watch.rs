@@ -46,6 +46,8 @@ pub(super) enum Observed {
     Menu { unknown_fields: Vec<String> },
     /// Who must trust whom, as the LSP said.
     Buy { trust_model: TrustModel },
+    /// It cannot be said what LDK made of the answer, or of which of several.
+    Unclear,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +62,15 @@ struct Asked {
     request_id: String,
     method: Method,
     answer: Option<Observed>,
+}
+
+impl Asked {
+    fn hears(&mut self, said: Observed) {
+        self.answer = match self.answer.take() {
+            Some(before) if before != said => Some(Observed::Unclear),
+            Some(_) | None => Some(said),
+        };
+    }
 }
 
 /// What a [`MenuWatch`] has seen. A clone shows the same.
@@ -86,15 +97,21 @@ impl Observations {
         asked.push_back(Asked { lsp, request_id, method, answer: None });
     }
 
-    /// The first answer counts, as it does for LDK.
+    /// Which of several answers LDK takes depends on what it could read, and on whether it had ceased
+    /// to listen to this peer: they must all say the same.
     fn note_response(&self, lsp: &PublicKey, payload: &str) {
-        let Some((request_id, result)) = read_response(payload) else {
-            return;
-        };
+        let message: Option<Value> = serde_json::from_str(payload).ok();
         let mut asked = self.lock();
-        let pending = |a: &&mut Asked| a.lsp == *lsp && a.request_id == request_id;
-        if let Some(asked) = asked.iter_mut().find(pending).filter(|a| a.answer.is_none()) {
-            asked.answer = Some(observe(asked.method, &result));
+        let mut pending = asked.iter_mut().filter(|a| a.lsp == *lsp);
+        match message.map(read_response) {
+            Some(None) => (),
+            Some(Some((request_id, result))) => {
+                if let Some(asked) = pending.find(|a| a.request_id == request_id) {
+                    asked.hears(observe(asked.method, &result));
+                }
+            }
+            // LDK does not look at what follows an answer, and so reads some that are no JSON.
+            None => pending.for_each(|asked| asked.hears(Observed::Unclear)),
         }
     }
 
@@ -215,8 +232,7 @@ fn read_request(payload: &str) -> Option<(String, Method)> {
 }
 
 /// The id and the result of a response; none if LDK would take it for a request or an error.
-fn read_response(payload: &str) -> Option<(String, Value)> {
-    let mut message: Value = serde_json::from_str(payload).ok()?;
+fn read_response(mut message: Value) -> Option<(String, Value)> {
     if message.get("method").is_some() || message.get("error").is_some() {
         return None;
     }
@@ -225,30 +241,35 @@ fn read_response(payload: &str) -> Option<(String, Value)> {
 }
 
 fn observe(method: Method, result: &Value) -> Observed {
-    match method {
-        Method::GetInfo => Observed::Menu { unknown_fields: unknown_fields(result) },
-        Method::Buy => Observed::Buy { trust_model: trust_model(result) },
-    }
+    let observed = match method {
+        Method::GetInfo => {
+            unknown_fields(result).map(|unknown_fields| Observed::Menu { unknown_fields })
+        }
+        Method::Buy => trust_model(result).map(|trust_model| Observed::Buy { trust_model }),
+    };
+    observed.unwrap_or(Observed::Unclear)
 }
 
-fn unknown_fields(result: &Value) -> Vec<String> {
-    let menu = result.get("opening_fee_params_menu").and_then(Value::as_array);
-    let entries = menu.into_iter().flatten().filter_map(Value::as_object);
-    let names = entries.flat_map(|entry| entry.keys());
+/// None if an object is not written as one: LDK also reads a list of an object's values.
+fn unknown_fields(result: &Value) -> Option<Vec<String>> {
     let mut unknown = Vec::new();
-    for name in names.filter(|name| !KNOWN_FIELDS.contains(&name.as_str())) {
-        let name = printable(name);
-        if unknown.len() < MAX_FIELDS && !unknown.contains(&name) {
-            unknown.push(name);
+    for entry in result.get("opening_fee_params_menu")?.as_array()? {
+        for name in entry.as_object()?.keys().filter(|name| !KNOWN_FIELDS.contains(&name.as_str()))
+        {
+            let name = printable(name);
+            if unknown.len() < MAX_FIELDS && !unknown.contains(&name) {
+                unknown.push(name);
+            }
         }
     }
-    unknown
+    Some(unknown)
 }
 
 /// bLIP-52, "Request JIT Channel": `client_trusts_lsp` is optional and defaults to `false`.
-fn trust_model(result: &Value) -> TrustModel {
-    match result.get("client_trusts_lsp").and_then(Value::as_bool) {
-        Some(true) => TrustModel::ClientTrustsLsp,
-        Some(false) | None => TrustModel::LspTrustsClient,
+fn trust_model(result: &Value) -> Option<TrustModel> {
+    match result.as_object()?.get("client_trusts_lsp").map(Value::as_bool) {
+        Some(Some(true)) => Some(TrustModel::ClientTrustsLsp),
+        Some(Some(false)) | None => Some(TrustModel::LspTrustsClient),
+        Some(None) => None,
     }
 }
