@@ -6,23 +6,23 @@ pub(crate) mod sale;
 use lightning_liquidity::lsps2::msgs::LSPS2OpeningFeeParams;
 use serde_json::Value;
 
-/// The terms in a menu that stand there in one form only: what LDK read of them is all there was.
+/// A menu that LDK can have read in one way only, and wholly.
 fn whole(menu: &Value) -> bool {
-    let entries = menu.as_array().into_iter().flatten();
-    entries.filter_map(Value::as_object).all(|entry| {
-        entry.keys().all(|name| {
-            matches!(
-                name.as_str(),
-                "min_fee_msat"
-                    | "proportional"
-                    | "valid_until"
-                    | "min_lifetime"
-                    | "max_client_to_self_delay"
-                    | "min_payment_size_msat"
-                    | "max_payment_size_msat"
-                    | "promise"
-            )
-        })
+    let known = |name: &String| {
+        matches!(
+            name.as_str(),
+            "min_fee_msat"
+                | "proportional"
+                | "valid_until"
+                | "min_lifetime"
+                | "max_client_to_self_delay"
+                | "min_payment_size_msat"
+                | "max_payment_size_msat"
+                | "promise"
+        )
+    };
+    menu.as_array().is_some_and(|entries| {
+        entries.iter().all(|entry| entry.as_object().is_some_and(|entry| entry.keys().all(known)))
     })
 }
 

@@ -298,27 +298,44 @@ fn lsps(seeds: &mut Seeds, received: &[Received]) {
     };
     let id = |n: u8| serde_json::Value::from(n.to_string());
     for menu in of(received, "lsps answer to lsps2.get_info") {
-        let asked = policy(2).chunk(&answer(menu, id(0)));
+        let asked = policy(2).byte(0).chunk(&answer(menu, id(0)));
         let name = |what| ("lsps_client", format!("{}-{what}", menu.recording));
         seeds.insert(name("menu"), asked.clone().served());
         for bought in of(received, "lsps answer to lsps2.buy") {
             for (flags, what) in [(2, "variable"), (3, "fixed"), (0, "not-trusted")] {
-                let meal = policy(flags).chunk(&answer(menu, id(0)));
-                seeds.insert(name(what), meal.chunk(&answer(bought, id(1))).served());
+                let meal = policy(flags).byte(0).chunk(&answer(menu, id(0)));
+                seeds.insert(name(what), meal.byte(0).chunk(&answer(bought, id(1))).served());
             }
         }
     }
     let errors = of(received, "lsps error");
     for (n, error) in errors.iter().enumerate() {
-        let meal = policy(2).chunk(&answer(error, id(0)));
+        let meal = policy(2).byte(0).chunk(&answer(error, id(0)));
         seeds.insert(("lsps_client", format!("refused-{n}-by-the-lsp")), meal.served());
     }
     let menu = of(received, "lsps answer to lsps2.get_info")[0];
     let mut odd: serde_json::Value = serde_json::from_slice(&menu.bytes).expect("JSON");
     odd["id"] = id(0);
     odd["result"]["opening_fee_params_menu"][0]["ongoing_proportional"] = 7.into();
-    let meal = policy(2).chunk(odd.to_string().as_bytes());
-    seeds.insert(("lsps_client", "unknown-field".into()), meal.served());
+    let (plain, odd_text) = (answer(menu, id(0)), odd.to_string());
+    let mut put = |name: &str, meal: Meal| {
+        seeds.insert(("lsps_client", name.into()), meal.served());
+    };
+    put("unknown-field", policy(2).byte(0).chunk(odd_text.as_bytes()));
+    // LDK did not hear the one, or read it although more follows: it cannot stand for the other.
+    let unheard = policy(2).byte(1).chunk(&plain);
+    put("unknown-field-behind-an-unheard-menu", unheard.byte(0).chunk(odd_text.as_bytes()));
+    let more = policy(2).byte(2).chunk((odd_text + "!").as_bytes());
+    put("unknown-field-before-an-unread-menu", more.byte(0).chunk(&plain));
+    let list = serde_json::json!([odd["result"]["opening_fee_params_menu"]]);
+    odd["result"] = list;
+    put("unknown-field-in-a-list", policy(2).byte(0).chunk(odd.to_string().as_bytes()));
+    let bought = of(received, "lsps answer to lsps2.buy")[0];
+    let mut trusting: serde_json::Value = serde_json::from_slice(&bought.bytes).expect("JSON");
+    trusting["id"] = id(1);
+    trusting["result"] = serde_json::json!(["1x2x3", 144, true]);
+    let meal = policy(0).byte(0).chunk(&plain).byte(0);
+    put("trust-in-a-list", meal.chunk(trusting.to_string().as_bytes()));
     sales(seeds, received);
 }
 

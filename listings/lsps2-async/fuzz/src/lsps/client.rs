@@ -108,7 +108,8 @@ fn lsp() -> PublicKey {
 }
 
 /// Nothing is bought but an entry of the menu that suits the policy, whose every field was
-/// understood; a lease is what was bought; and the LSP is heard no more than it was asked.
+/// understood; a lease is what was bought, with as much trust as was asked for; and the LSP is heard no
+/// more than it was asked.
 pub fn lsps_client(bytes: &[u8]) -> bool {
     let mut feed = Feed::new(bytes);
     let policy = policy(&mut feed);
@@ -118,44 +119,45 @@ pub fn lsps_client(bytes: &[u8]) -> bool {
     let watch = MenuWatch::new(Manager(&client, RefCell::default()));
     let negotiation = Negotiation::begin(&client, lsp(), policy.clone(), began);
     let mut negotiation = negotiation.watched_by(watch.observations());
-    let (mut over, mut menus) = (false, Vec::new());
-    let mut understood = false;
+    let (mut over, mut understood) = (false, false);
+    let mut waiting: Vec<Answer> = Vec::new();
     for _ in 0..8 {
         if feed.is_over() {
             break;
         }
         watch.get_and_clear_pending_msg();
+        let how = feed.byte();
         let payload = String::from_utf8_lossy(feed.chunk()).into_owned();
-        let event = event(&payload);
-        // The first answer to a request is the one that counts: another cannot change it.
         let _ = watch.handle_custom_message(RawLSPSMessage { payload: payload.clone() }, lsp());
-        let Some(event) = event else { continue };
-        if let LSPS2ClientEvent::OpeningParametersReady { .. } = &event {
-            menus.push(payload);
+        // LDK reads fewer answers than it could, and does not listen to every peer: which one it takes
+        // is left to the input. The application hears of it later, perhaps after the next answer.
+        if how & 1 == 0 {
+            waiting.extend(answer(&payload));
         }
-        let bought = client.bought.borrow().len();
-        match negotiation.on_event(&client, &event, began) {
-            Progress::NotMine => assert_eq!(bought, client.bought.borrow().len()),
-            Progress::Waiting => {
-                assert!(!over && bought == 0);
-                chosen(&client, &event, &policy, began);
-                understood = true;
-            }
-            Progress::Done(outcome) => {
-                assert!(!over, "it ends once");
-                over = true;
-                understood = true;
-                match outcome {
-                    Ok(lease) => fits(&lease, &client, &policy),
-                    Err(error) => said(&error),
+        if how & 2 == 2 {
+            continue;
+        }
+        for answer in waiting.drain(..) {
+            let bought = client.bought.borrow().len();
+            match negotiation.on_event(&client, &answer.event, began) {
+                Progress::NotMine => assert_eq!(bought, client.bought.borrow().len()),
+                Progress::Waiting => {
+                    assert!(!over && bought == 0);
+                    chosen(&client, &answer, &policy, began);
+                    understood = true;
+                }
+                Progress::Done(outcome) => {
+                    assert!(!over, "it ends once");
+                    over = true;
+                    understood = true;
+                    match outcome {
+                        Ok(lease) => fits(&lease, &client, &answer, &policy),
+                        Err(error) => said(&error),
+                    }
                 }
             }
         }
         assert!(client.sent.borrow().len() <= 2);
-    }
-    // Of the answers to the first request, the first one that is one decided.
-    if !client.bought.borrow().is_empty() {
-        assert!(whole_menu(&menus[0]), "a field that LDK does not know was bought");
     }
     let late = negotiation.check_timeout(began.saturating_add(policy.timeout));
     assert_eq!(late.is_some(), !over);
@@ -179,9 +181,16 @@ fn policy(feed: &mut Feed<'_>) -> NegotiationPolicy {
     }
 }
 
-/// What LDK's client makes of an answer.
-fn event(payload: &str) -> Option<LSPS2ClientEvent> {
-    let json: Value = serde_json::from_str(payload).ok()?;
+/// What LDK's client makes of an answer, and what it was made of.
+struct Answer {
+    event: LSPS2ClientEvent,
+    result: Value,
+}
+
+/// LDK does not look at what follows.
+fn answer(payload: &str) -> Option<Answer> {
+    let mut values = serde_json::Deserializer::from_str(payload).into_iter::<Value>();
+    let json = values.next()?.ok()?;
     let request_id = LSPSRequestId(json.get("id")?.as_str()?.to_owned());
     let counterparty_node_id = lsp();
     if json.get("method").is_some() {
@@ -189,41 +198,41 @@ fn event(payload: &str) -> Option<LSPS2ClientEvent> {
     }
     if let Some(error) = json.get("error") {
         let error: LSPSResponseError = serde_json::from_value(error.clone()).ok()?;
-        return Some(match &*request_id.0 {
+        let event = match &*request_id.0 {
             "0" => LSPS2ClientEvent::GetInfoFailed { request_id, counterparty_node_id, error },
             _ => LSPS2ClientEvent::BuyRequestFailed { request_id, counterparty_node_id, error },
-        });
+        };
+        return Some(Answer { event, result: Value::Null });
     }
     let result = json.get("result")?.clone();
     if request_id.0 == "0" {
-        let menu: LSPS2GetInfoResponse = serde_json::from_value(result).ok()?;
+        let menu: LSPS2GetInfoResponse = serde_json::from_value(result.clone()).ok()?;
         let opening_fee_params_menu = menu.opening_fee_params_menu;
-        return Some(LSPS2ClientEvent::OpeningParametersReady {
+        let event = LSPS2ClientEvent::OpeningParametersReady {
             request_id,
             counterparty_node_id,
             opening_fee_params_menu,
-        });
+        };
+        return Some(Answer { event, result });
     }
-    let bought: LSPS2BuyResponse = serde_json::from_value(result).ok()?;
-    Some(LSPS2ClientEvent::InvoiceParametersReady {
+    let bought: LSPS2BuyResponse = serde_json::from_value(result.clone()).ok()?;
+    let event = LSPS2ClientEvent::InvoiceParametersReady {
         request_id,
         counterparty_node_id,
         intercept_scid: bought.jit_channel_scid.to_scid().ok()?,
         cltv_expiry_delta: bought.lsp_cltv_expiry_delta,
         payment_size_msat: None,
-    })
+    };
+    Some(Answer { event, result })
 }
 
-fn whole_menu(payload: &str) -> bool {
-    let json: Value = serde_json::from_str(payload).expect("LDK read it");
-    whole(&json["result"]["opening_fee_params_menu"])
-}
-
-fn chosen(client: &Client, event: &LSPS2ClientEvent, policy: &NegotiationPolicy, now: Duration) {
+fn chosen(client: &Client, answer: &Answer, policy: &NegotiationPolicy, now: Duration) {
+    let Answer { event, result } = answer;
     let LSPS2ClientEvent::OpeningParametersReady { opening_fee_params_menu: menu, .. } = event
     else {
         panic!("{event:?} made it buy")
     };
+    assert!(whole(&result["opening_fee_params_menu"]), "a field that LDK does not know was bought");
     let bought = client.bought.borrow();
     let [entry] = &bought[..] else { panic!("it bought {} times", bought.len()) };
     assert!(menu.contains(entry), "copied verbatim");
@@ -238,7 +247,7 @@ fn chosen(client: &Client, event: &LSPS2ClientEvent, policy: &NegotiationPolicy,
     assert!((terms.min_payment_size_msat..=terms.max_payment_size_msat).contains(&size));
 }
 
-fn fits(lease: &Lease, client: &Client, policy: &NegotiationPolicy) {
+fn fits(lease: &Lease, client: &Client, answer: &Answer, policy: &NegotiationPolicy) {
     let bought = client.bought.borrow();
     assert_eq!(lease.opening_fee_params, (&bought[0]).into());
     assert_eq!(lease.id.lsp_node_id, lsp());
@@ -246,6 +255,8 @@ fn fits(lease: &Lease, client: &Client, policy: &NegotiationPolicy) {
     assert_eq!(lease.payment_size_msat, policy.fixed_size.then_some(policy.payment_size_msat));
     let trusted = policy.trust_model == TrustModel::ClientTrustsLsp;
     assert!(trusted || lease.trust_model == TrustModel::LspTrustsClient);
+    let read: LSPS2BuyResponse = serde_json::from_value(answer.result.clone()).expect("as before");
+    assert_eq!(lease.trust_model == TrustModel::ClientTrustsLsp, read.client_trusts_lsp);
 }
 
 /// What goes to a log is short and does not steer the terminal.
