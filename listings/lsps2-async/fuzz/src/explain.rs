@@ -1,7 +1,6 @@
 //! The bytes of messages, told field by field.
 
-use bitcoin::hex::DisplayHex;
-use bitcoin::secp256k1::{Secp256k1, SecretKey};
+use bitcoin::secp256k1::{Secp256k1, SecretKey, SignOnly};
 use lightning::ln::inbound_payment;
 use lightning::ln::msgs::UpdateAddHTLC;
 use lightning::ln::onion_utils::create_payment_onion;
@@ -53,6 +52,26 @@ fn keys() -> &'static Arc<KeysManager> {
     KEYS.get_or_init(|| Arc::new(KeysManager::new(&[40; 32], 1, 2, true)))
 }
 
+/// Made once, since that is slow.
+fn secp() -> &'static Secp256k1<SignOnly> {
+    static SECP: OnceLock<Secp256k1<SignOnly>> = OnceLock::new();
+    SECP.get_or_init(Secp256k1::signing_only)
+}
+
+/// As the nodes do, but without what a fuzzer traces at each digit.
+fn hex(bytes: &[u8]) -> String {
+    const PAIRS: [[u8; 2]; 256] = {
+        let (digits, mut pairs, mut n) = (*b"0123456789abcdef", [[0; 2]; 256], 0);
+        while n < pairs.len() {
+            pairs[n] = [digits[n >> 4], digits[n & 15]];
+            n += 1;
+        }
+        pairs
+    };
+    let pairs: Vec<[u8; 2]> = bytes.iter().map(|byte| PAIRS[usize::from(*byte)]).collect();
+    String::from_utf8(pairs.into_flattened()).expect("digits")
+}
+
 /// What is told lies within the bytes and, of a binary message, over all of them; and a picture is
 /// always made, if only of what does not fit.
 pub fn explain(bytes: &[u8]) -> bool {
@@ -81,10 +100,9 @@ fn is_explained(layer: &Explained) -> bool {
 }
 
 fn what(kind: usize, bytes: &[u8]) -> Option<What> {
-    let content = bytes.to_lower_hex_string();
     let peer = "b".to_owned();
     if let Some(message) = EXPLAINED.get(kind) {
-        let (message, content) = ((*message).to_owned(), Some(content));
+        let (message, content) = ((*message).to_owned(), Some(hex(bytes)));
         return Some(What::Wire { peer, message, bytes: bytes.len(), content });
     }
     if kind == EXPLAINED.len() {
@@ -93,12 +111,12 @@ fn what(kind: usize, bytes: &[u8]) -> Option<What> {
         return Some(What::Lsps { peer, json, bytes: bytes.len(), content: Some(text) });
     }
     if kind == EXPLAINED.len() + 1 {
-        let detail = serde_json::json!({ "metadata": content });
+        let detail = serde_json::json!({ "metadata": hex(bytes) });
         let (context, paths) = ("invoice".to_owned(), "jit".to_owned());
         return Some(What::Paths { context, paths, detail });
     }
     let bytes = onion(&mut Feed::new(bytes))?.encode();
-    let (message, content) = ("update_add_htlc".to_owned(), Some(bytes.to_lower_hex_string()));
+    let (message, content) = ("update_add_htlc".to_owned(), Some(hex(&bytes)));
     Some(What::Wire { peer, message, bytes: bytes.len(), content })
 }
 
@@ -156,7 +174,7 @@ fn onion(feed: &mut Feed<'_>) -> Option<UpdateAddHTLC> {
         maybe_announced_channel: true,
     };
     let (onion_routing_packet, amount_msat, cltv_expiry) = create_payment_onion(
-        &Secp256k1::signing_only(),
+        secp(),
         &Path { hops: vec![hop], blinded_tail: None },
         &SecretKey::from_slice(&[13; 32]).ok()?,
         &fields,

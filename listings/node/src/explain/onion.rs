@@ -3,7 +3,7 @@
 //! LDK opens it too, but keeps the bytes to itself. What is found here is compared with what LDK finds.
 
 use bitcoin::hashes::{Hash, HashEngine, Hmac, HmacEngine, sha256};
-use bitcoin::secp256k1::{PublicKey, Scalar, Secp256k1};
+use bitcoin::secp256k1::{PublicKey, Scalar, Secp256k1, VerifyOnly};
 use chacha20_poly1305::chacha20::ChaCha20;
 use chacha20_poly1305::{Key, Nonce};
 use lightning::ln::channelmanager::PendingHTLCRouting;
@@ -12,6 +12,7 @@ use lightning::ln::onion_payment::peel_payment_onion;
 use lightning::sign::{KeysManager, NodeSigner, Recipient};
 use lightning::util::logger::{Logger, Record};
 use lightning::util::ser::{BigSize, Readable, Writeable};
+use std::sync::OnceLock;
 
 use super::hop::Seen;
 use super::sheet::Mismatch;
@@ -134,6 +135,12 @@ fn shared(
     Ok(secret.map_err(|()| Mismatch::new(0, "the signer shares no secret"))?.secret_bytes())
 }
 
+/// Made once, since that is slow.
+fn secp() -> &'static Secp256k1<VerifyOnly> {
+    static SECP: OnceLock<Secp256k1<VerifyOnly>> = OnceLock::new();
+    SECP.get_or_init(Secp256k1::verification_only)
+}
+
 /// By which a node's key is blinded within a path.
 fn blinding(secret: &[u8; 32]) -> Result<Scalar, Mismatch> {
     Scalar::from_be_bytes(hmac(b"blinded_node_id", secret))
@@ -143,7 +150,7 @@ fn blinding(secret: &[u8; 32]) -> Result<Scalar, Mismatch> {
 fn next_key(key: PublicKey, secret: &[u8; 32]) -> Result<PublicKey, Mismatch> {
     let factor = sha256::Hash::hash(&[&key.serialize()[..], secret].concat()).to_byte_array();
     let factor = Scalar::from_be_bytes(factor).ok();
-    let next = factor.and_then(|factor| key.mul_tweak(&Secp256k1::new(), &factor).ok());
+    let next = factor.and_then(|factor| key.mul_tweak(secp(), &factor).ok());
     next.ok_or_else(|| Mismatch::new(0, "there is no next key"))
 }
 
@@ -173,7 +180,7 @@ pub(super) fn agrees_with_ldk(
 ) -> Result<(), Mismatch> {
     // A height at which the HTLC neither expires too soon nor too late.
     let at_height = msg.cltv_expiry.saturating_sub(TOO_FAR);
-    let found = peel_payment_onion(msg, keys, Silent, &Secp256k1::new(), at_height, true);
+    let found = peel_payment_onion(msg, keys, Silent, secp(), at_height, true);
     let found = found.map_err(|error| {
         Mismatch::new(0, format!("LDK does not open this onion: {} {:?}", error.msg, error.reason))
     })?;
