@@ -509,14 +509,46 @@ impl Town {
         here.chain(self.left_with.values().copied()).min()
     }
 
+    /// Mines an hour's blocks at a time. In an hour all that is under way goes its way, and what LDK
+    /// puts off for a moment is done.
     async fn mine_all(&mut self, blocks: u32) -> Result<()> {
-        if blocks == 0 {
-            return Ok(());
+        const HOUR: u32 = 6;
+        let mut left = blocks;
+        while left > 0 {
+            let now = left.min(HOUR);
+            left -= now;
+            self.counts.blocks += now;
+            self.settled().await;
+            self.world.chain.mine(now, &nobody()).await?;
+            self.pass(BLOCK * now);
+            self.synced().await?;
         }
-        self.counts.blocks += blocks;
-        self.world.chain.mine(blocks, &nobody()).await?;
-        self.pass(BLOCK * blocks);
-        self.synced().await
+        Ok(())
+    }
+
+    /// Waits until no node that is alive puts an HTLC off, and nothing was said for a moment.
+    async fn settled(&self) {
+        const MOMENT: Duration = Duration::from_millis(100);
+        let began = Instant::now();
+        let mut silent = Instant::now();
+        let mut from = self.world.transcript.position();
+        let puts_off = |node: &Node| {
+            let alive = node.faults().fired().is_none();
+            alive && node.channel_manager().needs_pending_htlc_processing()
+        };
+        while began.elapsed() < PATIENCE && silent.elapsed() < MOMENT {
+            let next = self.world.transcript.next(from);
+            let news = tokio::time::timeout(Duration::from_millis(20), next).await;
+            for entry in news.unwrap_or_default() {
+                from = entry.seq + 1;
+                if goes_on(&entry.what) {
+                    silent = Instant::now();
+                }
+            }
+            if self.online().any(puts_off) {
+                silent = Instant::now();
+            }
+        }
     }
 
     async fn reorg(&mut self, blocks: u32) -> Result<()> {
