@@ -4,10 +4,13 @@ use guide::world::{Story, World, channel_is, is_wire};
 use lightning::ln::types::ChannelId;
 use lsps2_async::lease::TrustModel;
 use lsps2_async::payer::PayerMode;
+use node::faults::{Fault, points};
 use node::recipient::{FundingPolicy, Funds};
 use node::transcript::{Closing, Entry, HtlcState, What};
 use recording::ledger::{Ledger, Payment};
-use regtest::Chain;
+use regtest::{Chain, EmbeddedChain, RpcAuth};
+use std::net::{Ipv4Addr, SocketAddr};
+use tokio::runtime::Runtime;
 
 const AMOUNT_MSAT: u64 = 100_000_000;
 
@@ -487,5 +490,192 @@ async fn a_funding_that_is_reorganised_out_and_replaced_is_doubted() {
     world.mine(18).await.unwrap();
     let doubted = |e: &Entry| e.node == "recipient" && channel_is(e, "doubtful", "lsp");
     world.see(from, doubted).await.unwrap();
+    world.stop().await;
+}
+
+/// How many blocks are dropped, so that the chain is below the lock time of a transaction that the wallet
+/// has just signed and refuses it: for a reason that passes, as with a mempool that is full.
+const DROPPED: u32 = 2;
+
+fn is_refused(entry: &Entry, node: &str) -> bool {
+    let refused = |what: &What| match what {
+        What::Broadcast { purpose, error: Some(error), .. } => {
+            purpose == "Funding" && error.contains("non-final")
+        }
+        _ => false,
+    };
+    entry.node == node && refused(&entry.what)
+}
+
+/// The client has paid for a channel, and the chain refuses its funding at first. The node asks again at
+/// each block, without a restart.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_paid_funding_that_the_chain_refuses_at_first_is_broadcast_again() {
+    let run = claimable(TrustModel::ClientTrustsLsp).await;
+    let world = &run.world;
+    world.chain.invalidate_tip(DROPPED).await.unwrap();
+    world.recipient().judge_held_claims().await.unwrap();
+    world.see(run.from, |e| is_refused(e, "lsp")).await.unwrap();
+    world.settled(run.from).await.unwrap();
+    assert!(world.chain.mempool().await.unwrap().is_empty());
+    world.mine(DROPPED + 1).await.unwrap();
+    world.see(run.from, |e| is_broadcast(e, "lsp", "Funding")).await.unwrap();
+    world.mine(1).await.unwrap();
+    let confirmed = Funds { confirmed_msat: 98_000_000, ..Funds::default() };
+    assert_eq!(world.recipient().funds(), confirmed);
+    guide::lab::end(world).await.unwrap();
+    run.world.stop().await;
+}
+
+/// The LSP dies with a funding that it has signed and shown to nobody. The coins of that one are free
+/// after the restart, although another funding of this LSP is nowhere to be seen.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_coins_of_a_funding_that_a_crash_has_left_nothing_of_are_free_again() {
+    let mut story = Story::new(PayerMode::AlwaysOnline, TrustModel::LspTrustsClient);
+    story.lsp_coins = 2;
+    let mut world = World::new(Chain::embedded(), story).await.unwrap();
+    let (_, offer) = world.prepare_recipient().await.unwrap();
+    let from = world.transcript.position();
+    world.chain.invalidate_tip(DROPPED).await.unwrap();
+    world.lsp().open_channel(world.payer_lsp.id(), 100_000, false).unwrap();
+    world.see(from, |e| is_refused(e, "lsp")).await.unwrap();
+    world.mine(DROPPED + 1).await.unwrap();
+    let armed = world.faults("lsp");
+    armed.arm(Fault::at(points::BEFORE_FUNDING));
+    world.payer().pay(&offer, AMOUNT_MSAT).unwrap();
+    tokio::time::timeout(guide::world::PATIENCE, armed.wait()).await.unwrap();
+    world.crash_lsp().await;
+    world.start_lsp().await.unwrap();
+    // The coin of the first funding is taken, so this takes the other.
+    world.settled(from).await.unwrap();
+    world.stop().await;
+}
+
+/// The LSP trusts its client and dies before the chain has the funding, which nobody else would ever
+/// broadcast: LDK does not after a restart, and the wallet has noted nothing. It is on the wallet's disk.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_funding_that_was_not_broadcast_before_a_crash_is_broadcast_after_it() {
+    let story = Story::new(PayerMode::AlwaysOnline, TrustModel::LspTrustsClient);
+    let mut world = World::new(Chain::embedded(), story).await.unwrap();
+    let (_, offer) = world.prepare_recipient().await.unwrap();
+    guide::lab::begin(&world, "unsent", "Not broadcast before a crash").await.unwrap();
+    let from = world.transcript.position();
+    world.chain.invalidate_tip(DROPPED).await.unwrap();
+    world.lsp().hold_forwards(true);
+    world.payer().pay(&offer, AMOUNT_MSAT).unwrap();
+    world.see(from, |e| is_refused(e, "lsp")).await.unwrap();
+    world.see(from, |e| e.node == "lsp" && channel_is(e, "ready", "recipient")).await.unwrap();
+    world.mine(DROPPED + 1).await.unwrap();
+    assert!(world.chain.mempool().await.unwrap().is_empty());
+    world.crash_lsp().await;
+    world.start_lsp().await.unwrap();
+    world.settled(from).await.unwrap();
+    let closed = |e: &Entry| channel_is(e, "closed", "recipient");
+    assert!(!world.transcript.since(from).iter().any(closed));
+    assert_eq!(world.chain.mempool().await.unwrap().len(), 1, "the funding");
+    world.mine(1).await.unwrap();
+    guide::lab::end(&world).await.unwrap();
+    world.stop().await;
+}
+
+/// A channel whose funding was never broadcast is closed. LDK watches it for ever; after a restart the
+/// chain says that there is no such funding, and its coin is free.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_coins_of_a_funding_that_was_never_broadcast_are_free_when_its_channel_is_closed() {
+    let mut story = Story::new(PayerMode::AlwaysOnline, TrustModel::LspTrustsClient);
+    story.lsp_coins = 1;
+    let mut world = World::new(Chain::embedded(), story).await.unwrap();
+    let (_, offer) = world.prepare_recipient().await.unwrap();
+    let (from, peer) = (world.transcript.position(), world.payer_lsp.id());
+    world.chain.invalidate_tip(DROPPED).await.unwrap();
+    world.lsp().open_channel(peer, 100_000, false).unwrap();
+    world.see(from, |e| is_refused(e, "lsp")).await.unwrap();
+    let manager = world.lsp().channel_manager();
+    let channels = manager.list_channels_with_counterparty(&peer);
+    let refused = channels.iter().find(|channel| channel.is_outbound).unwrap().channel_id;
+    manager.force_close_broadcasting_latest_txn(&refused, &peer, "closed".into()).unwrap();
+    world.see(from, |e| e.node == "lsp" && channel_is(e, "closed", "payer-lsp")).await.unwrap();
+    world.stop_lsp().await;
+    world.start_lsp().await.unwrap();
+    world.mine(DROPPED + 1).await.unwrap();
+    let from = world.transcript.position();
+    world.payer().pay(&offer, AMOUNT_MSAT).unwrap();
+    world.settled(from).await.unwrap();
+    world.stop().await;
+}
+
+/// A chain behind a server that may go away.
+struct Server {
+    chain: EmbeddedChain,
+    address: SocketAddr,
+    running: Option<Runtime>,
+}
+
+impl Server {
+    async fn start() -> Self {
+        let address = (Ipv4Addr::LOCALHOST, 0).into();
+        let mut server = Self { chain: EmbeddedChain::new(), address, running: None };
+        server.come_back().await;
+        server
+    }
+
+    fn go_away(&mut self) {
+        if let Some(running) = self.running.take() {
+            // With its connections.
+            running.shutdown_background();
+        }
+    }
+
+    async fn come_back(&mut self) {
+        let (runtime, chain, address) = (Runtime::new().unwrap(), self.chain.clone(), self.address);
+        let login = || "guide".to_owned();
+        let served = runtime.spawn(async move {
+            let (address, serving) = regtest::serve(chain, address, login(), login()).await?;
+            tokio::spawn(serving);
+            anyhow::Ok(address)
+        });
+        self.address = served.await.unwrap().unwrap();
+        self.running = Some(runtime);
+    }
+
+    async fn chain(&self) -> Chain {
+        let auth = RpcAuth::UserPass("guide".to_owned(), "guide".to_owned());
+        Chain::rpc(&self.address.to_string(), auth).await.unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.go_away();
+    }
+}
+
+/// The LSP trusts its client, and the chain does not answer when the funding is to be broadcast, and for
+/// the rest of that process' life. That is no reason to close the channel: neither before the restart nor
+/// after it, when the chain answers that it has no such transaction.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_funding_that_a_silent_chain_has_missed_is_broadcast_after_a_restart() {
+    let mut server = Server::start().await;
+    let story = Story::new(PayerMode::AlwaysOnline, TrustModel::LspTrustsClient);
+    let mut world = World::new(server.chain().await, story).await.unwrap();
+    let (_, offer) = world.prepare_recipient().await.unwrap();
+    guide::lab::begin(&world, "silent", "The chain does not answer").await.unwrap();
+    let from = world.transcript.position();
+    server.go_away();
+    world.payer().pay(&offer, AMOUNT_MSAT).unwrap();
+    let missed = |e: &Entry| matches!(e.what, What::Broadcast { error: Some(_), .. });
+    world.see(from, |e| e.node == "lsp" && missed(e)).await.unwrap();
+    world.see(from, |e| e.node == "lsp" && channel_is(e, "ready", "recipient")).await.unwrap();
+    world.stop_lsp().await;
+    server.come_back().await;
+    assert!(world.chain.mempool().await.unwrap().is_empty());
+    world.start_lsp().await.unwrap();
+    world.see_htlc(from, "recipient", HtlcState::Claimed).await.unwrap();
+    world.settled(from).await.unwrap();
+    let closed = |e: &Entry| channel_is(e, "closed", "recipient");
+    assert!(!world.transcript.since(from).iter().any(closed));
+    assert_eq!(world.chain.mempool().await.unwrap().len(), 1, "the funding");
+    world.mine(1).await.unwrap();
+    guide::lab::end(&world).await.unwrap();
     world.stop().await;
 }

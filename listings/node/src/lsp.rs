@@ -5,8 +5,8 @@ mod fundings;
 mod visitors;
 
 use anyhow::{Context, Result, anyhow};
+use bitcoin::Amount;
 use bitcoin::secp256k1::PublicKey;
-use bitcoin::{Amount, Transaction};
 use lightning::blinded_path::message::BlindedMessagePath;
 use lightning::events::{Event, FundingInfo, HTLCHandlingFailureType, ReplayEvent};
 use lightning::ln::channel_state::ChannelDetails;
@@ -32,7 +32,7 @@ use lsps2_async::lsp::sale::{
 use lsps2_async::lsp::static_invoices::{ServerLimits, StaticInvoices};
 use lsps2_async::router::PathPolicy;
 use serde_json::json;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -45,7 +45,7 @@ use crate::node::{Node, NodeConfig, Role, Setup};
 use crate::transcript::{HtlcState, What};
 use crate::types::{ChannelManager, Lsps2Service, Store};
 use fundings::unpaid_and_withheld;
-use visitors::{MOST_STRANGERS, Visitors};
+use visitors::{MOST_STRANGERS, Visitors, keeps_a_place};
 
 /// How the LSP sells and what it bounds.
 #[derive(Clone, Debug)]
@@ -132,8 +132,6 @@ struct LspRole {
     opens_held: AtomicBool,
     forwards_held: AtomicBool,
     events_held: watch::Sender<bool>,
-    /// What was made for the channels that are opening now, by `user_channel_id`.
-    fundings: std::sync::Mutex<HashMap<u128, Transaction>>,
     visitors: std::sync::Mutex<Visitors>,
     most_strangers: usize,
 }
@@ -172,13 +170,13 @@ impl Lsp {
             opens_held: AtomicBool::new(false),
             forwards_held: AtomicBool::new(false),
             events_held: watch::Sender::new(false),
-            fundings: Default::default(),
             visitors: Default::default(),
             most_strangers: policy.most_strangers,
             node: node.clone(),
         });
         role.report_unreadable().await;
-        role.release_forgotten_coins();
+        role.keep_broadcasting(role.table.all());
+        role.release_forgotten_coins().await;
         role.resume().await?;
         // ANCHOR_END: lsp-loads
         node.run(role.clone());
@@ -367,16 +365,10 @@ impl LspRole {
                 let mut desk = self.desk.lock().await;
                 let funded =
                     desk.fund(self.lsps2(), user_channel_id, channel_id, peer, tx.clone()).await;
-                match funded {
-                    Ok(_) => {
-                        self.fundings.lock().unwrap().insert(user_channel_id, tx);
-                        Ok(())
-                    }
-                    Err(error) => {
-                        self.node.wallet.release(&tx);
-                        Err(error.to_string())
-                    }
-                }
+                funded.map(drop).map_err(|error| {
+                    self.node.wallet.release(&tx);
+                    error.to_string()
+                })
             }
             Err(error) => Err(format!("{error:#}")),
         };
@@ -471,7 +463,6 @@ impl LspRole {
         let mut desk = self.desk.lock().await;
         let outcome = desk.channel_closed(self.lsps2(), user_channel_id, channel_id, now).await;
         let outcome = outcome.map_err(replay)?;
-        self.fundings.lock().unwrap().remove(&user_channel_id);
         if let Some(record) = record {
             self.settle_closed(&mut desk, &record, channel_id).await;
             self.note_outcome(record.scid, &outcome);
@@ -707,7 +698,8 @@ impl LspRole {
     }
 
     fn make_room(&self) {
-        let channels = self.node.channel_manager.list_channels();
+        let mut channels = self.node.channel_manager.list_channels();
+        channels.retain(|c| keeps_a_place(c.is_outbound, c.confirmations));
         let mut clients: HashSet<_> = channels.iter().map(|c| c.counterparty.node_id).collect();
         clients.extend(self.table.all().iter().map(|record| record.client_node_id));
         let peers = self.node.peer_manager.list_peers();
@@ -923,6 +915,8 @@ impl Role for LspRole {
                     )
                     .await;
                 self.on_fee_outcome(outcome.map_err(replay)?);
+                let paid = next_htlcs.iter().filter_map(|h| self.table.by_channel_id(h.channel_id));
+                self.keep_broadcasting(paid);
                 self.pay_out_closed(&mut desk, &next_htlcs).await;
                 let skim = skimmed_fee_msat.unwrap_or(0);
                 self.node.note_htlc(HtlcState::Forwarded, None, msat, skim, None);

@@ -10,6 +10,7 @@ use bdk_wallet::{
 };
 use bitcoin::bip32::Xpriv;
 use bitcoin::block::Header;
+use bitcoin::consensus;
 use bitcoin::hashes::Hash;
 use bitcoin::psbt::Psbt;
 use bitcoin::secp256k1::Secp256k1;
@@ -36,6 +37,17 @@ struct WalletStore(Store);
 
 const NAMESPACE: &str = "wallet";
 const KEY: &str = "change_set";
+const UNSENT: &str = "unsent";
+
+impl WalletStore {
+    fn read_unsent(&self) -> Result<Vec<Transaction>> {
+        match self.0.read(NAMESPACE, "", UNSENT) {
+            Ok(bytes) => consensus::deserialize(&bytes).context("what was signed and not sent"),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+            Err(e) => Err(e.into()),
+        }
+    }
+}
 
 impl WalletPersister for WalletStore {
     type Error = io::Error;
@@ -67,8 +79,9 @@ struct State {
     wallet: PersistedWallet<WalletStore>,
     store: WalletStore,
     signers: [SignersContainer; 2],
-    /// Which transaction a coin was last taken for.
-    taken_for: HashMap<OutPoint, Txid>,
+    /// What was signed, and is neither broadcast nor given up. LDK hands out no funding it was given, and
+    /// a process may die before it is broadcast.
+    unsent: HashMap<Txid, Transaction>,
 }
 
 impl State {
@@ -82,6 +95,19 @@ impl State {
     fn save(&mut self) -> Result<()> {
         self.wallet.persist(&mut self.store).context("writing the wallet")?;
         Ok(())
+    }
+
+    fn save_unsent(&mut self) -> Result<()> {
+        let unsent: Vec<_> = self.unsent.values().cloned().collect();
+        let written = self.store.0.write(NAMESPACE, "", UNSENT, consensus::serialize(&unsent));
+        written.context("writing what was signed and not sent")
+    }
+
+    fn forget_unsent(&mut self, txid: &Txid) -> Result<()> {
+        match self.unsent.remove(txid) {
+            Some(_) => self.save_unsent(),
+            None => Ok(()),
+        }
     }
 }
 
@@ -106,7 +132,8 @@ impl Wallet {
                 .create_wallet(&mut store)
                 .map_err(|e| anyhow!("making the wallet: {e}"))?,
         };
-        Ok(Self { state: Mutex::new(State { wallet, store, signers, taken_for: HashMap::new() }) })
+        let unsent = store.read_unsent()?.into_iter().map(|tx| (tx.compute_txid(), tx)).collect();
+        Ok(Self { state: Mutex::new(State { wallet, store, signers, unsent }) })
     }
 
     /// A script that pays this wallet.
@@ -142,6 +169,20 @@ impl Wallet {
         self.state.lock().unwrap().wallet.get_tx(*txid).is_some()
     }
 
+    /// A transaction of this wallet, broadcast or not.
+    pub(crate) fn transaction(&self, txid: &Txid) -> Option<Transaction> {
+        let state = self.state.lock().unwrap();
+        let known = state.wallet.get_tx(*txid).map(|tx| tx.tx_node.tx.as_ref().clone());
+        known.or_else(|| state.unsent.get(txid).cloned())
+    }
+
+    /// What was signed, and is neither broadcast, as far as this wallet knows, nor given up.
+    pub(crate) fn unsent(&self) -> Vec<Transaction> {
+        let state = self.state.lock().unwrap();
+        let unsent = state.unsent.iter().filter(|(txid, _)| state.wallet.get_tx(**txid).is_none());
+        unsent.map(|(_, transaction)| transaction.clone()).collect()
+    }
+
     /// A signed transaction that pays `amount` to `script`. Its coins are kept from other payments
     /// until it is broadcast ([`Self::note_broadcast`]) or given up ([`Self::release`]); its change
     /// is no coin before: nobody may ever see the transaction.
@@ -154,9 +195,10 @@ impl Wallet {
         let transaction = psbt.extract_tx()?;
         for input in &transaction.input {
             state.wallet.lock_outpoint(input.previous_output);
-            state.taken_for.insert(input.previous_output, transaction.compute_txid());
         }
         state.save()?;
+        state.unsent.insert(transaction.compute_txid(), transaction.clone());
+        state.save_unsent()?;
         Ok(transaction)
     }
 
@@ -165,35 +207,34 @@ impl Wallet {
     pub fn release(&self, transaction: &Transaction) {
         let mut state = self.state.lock().unwrap();
         let txid = transaction.compute_txid();
-        for coin in transaction.input.iter().map(|input| input.previous_output) {
-            if state.taken_for.get(&coin).is_none_or(|taken_for| *taken_for == txid) {
-                state.wallet.unlock_outpoint(coin);
-                state.taken_for.remove(&coin);
-            }
+        let others = state.unsent.iter().filter(|(other, _)| **other != txid);
+        let taken: HashSet<_> = others.flat_map(|(_, other)| coins_of(other)).collect();
+        for coin in coins_of(transaction).filter(|coin| !taken.contains(coin)) {
+            state.wallet.unlock_outpoint(coin);
         }
         state.save().expect("the disk takes the wallet");
+        state.forget_unsent(&txid).expect("the disk takes the wallet");
     }
 
-    /// Frees coins that were taken for a transaction of which nothing is left: its process died before
-    /// anybody else knew it. Those that are to be kept stay taken, and those of transactions that the
-    /// wallet knows. Returns how many are free again.
+    /// Frees the coins that were taken for transactions of which nothing is left. Those that are to be
+    /// kept stay taken, and those of transactions that the wallet knows. Returns how many are free again.
     pub fn release_all_but(&self, kept: &HashSet<OutPoint>) -> usize {
         let mut state = self.state.lock().unwrap();
         let known = state.wallet.transactions();
-        let spent: HashSet<_> = known
-            .flat_map(|tx| {
-                tx.tx_node.tx.input.iter().map(|input| input.previous_output).collect::<Vec<_>>()
-            })
-            .collect();
+        let spent: HashSet<_> =
+            known.flat_map(|tx| coins_of(&tx.tx_node.tx).collect::<Vec<_>>()).collect();
         let locked: Vec<_> = state.wallet.list_locked_outpoints().collect();
         let forgotten =
             locked.into_iter().filter(|coin| !kept.contains(coin) && !spent.contains(coin));
         let forgotten: Vec<_> = forgotten.collect();
         for coin in &forgotten {
             state.wallet.unlock_outpoint(*coin);
-            state.taken_for.remove(coin);
         }
         state.save().expect("the disk takes the wallet");
+        state
+            .unsent
+            .retain(|_, transaction| coins_of(transaction).all(|coin| kept.contains(&coin)));
+        state.save_unsent().expect("the disk takes the wallet");
         forgotten.len()
     }
 
@@ -253,6 +294,7 @@ impl Wallet {
             state.wallet.apply_unconfirmed_txs([(transaction.clone(), 0)]);
             state.save().expect("the disk takes the wallet");
         }
+        state.forget_unsent(&transaction.compute_txid()).expect("the disk takes the wallet");
     }
 
     /// What was broadcast and is not confirmed: the chain may have lost it.
@@ -324,6 +366,10 @@ impl WalletSourceSync for Wallet {
         self.state.lock().unwrap().sign(&mut psbt).map_err(|_| ())?;
         Ok(psbt.extract_tx_unchecked_fee_rate())
     }
+}
+
+fn coins_of(transaction: &Transaction) -> impl Iterator<Item = OutPoint> {
+    transaction.input.iter().map(|input| input.previous_output)
 }
 
 fn utxo(outpoint: OutPoint, output: TxOut) -> Option<Utxo> {
@@ -424,14 +470,18 @@ mod tests {
         let made = wallet.pay(&script, Amount::from_sat(100_000)).unwrap();
         drop(wallet);
         let wallet = Wallet::open(&[7; 32], Arc::new(Disk::plain(folder.path()))).unwrap();
-        let coins: HashSet<_> = made.input.iter().map(|input| input.previous_output).collect();
+        let coins: HashSet<_> = coins_of(&made).collect();
         assert_eq!(wallet.release_all_but(&coins), 0, "somebody knows it");
+        assert_eq!(wallet.unsent(), std::slice::from_ref(&made));
         assert_eq!(wallet.release_all_but(&HashSet::new()), 1);
+        assert!(wallet.unsent().is_empty());
         assert!(wallet.pay(&script, Amount::from_sat(100_000)).is_ok());
 
         let (_, wallet) = one_coin(&tempfile::tempdir().unwrap()).await;
         let sent = wallet.pay(&script, Amount::from_sat(100_000)).unwrap();
         wallet.note_broadcast(&sent);
+        assert!(wallet.unsent().is_empty());
+        assert_eq!(wallet.transaction(&sent.compute_txid()), Some(sent));
         assert_eq!(wallet.release_all_but(&HashSet::new()), 0, "it is on its way");
     }
 

@@ -96,3 +96,47 @@ async fn an_lsp_that_keeps_room_hangs_up_on_strangers_and_on_no_client() {
     assert!(world.lsp().is_connected(&world.payer_lsp.id()), "a peer with a channel stays");
     world.stop().await;
 }
+
+/// LDK counts a channel of a peer's own when it has a confirmation. Until then it has cost nothing, and
+/// who opens one is a stranger as before; with the first block it is a client.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_channel_that_is_not_confirmed_keeps_no_place_for_who_opened_it() {
+    const MOST: u16 = 5;
+    let mut story = story();
+    story.lsp.most_strangers = MOST.into();
+    let world = World::new(Chain::embedded(), story).await.unwrap();
+    let (lsp, address) = (world.lsp().id(), world.lsp().address());
+    let from = world.transcript.position();
+    world.payer().connect(lsp, address).await.unwrap();
+    world.payer().open_channel(lsp, 100_000, true).unwrap();
+    let funded = |e: &Entry| matches!(&e.what, What::Broadcast { error: None, .. });
+    world.see(from, |e| e.node == "payer" && funded(e)).await.unwrap();
+    let come = async |numbers: std::ops::Range<u16>| {
+        let strangers: Vec<_> = numbers.map(Stranger::new).collect();
+        for stranger in &strangers {
+            stranger.connect(lsp, address).await.unwrap();
+        }
+        strangers
+    };
+    let is_gone = |e: &Entry| e.node == "lsp" && matches!(e.what, What::Disconnected { .. });
+    let payer_gone = |e: &Entry| {
+        let payer = matches!(&e.what, What::Disconnected { peer } if peer == "payer");
+        e.node == "lsp" && payer
+    };
+    let first = come(0..MOST).await;
+    world.see(from, payer_gone).await.unwrap();
+
+    world.mine(6).await.unwrap();
+    let usable = || {
+        let channels = world.lsp().channel_manager().list_usable_channels();
+        channels.iter().any(|channel| channel.counterparty.node_id == world.payer().id())
+    };
+    // The payer connects again by itself.
+    world.see(from, |_| usable()).await.unwrap();
+    let from = world.transcript.position();
+    let second = come(MOST..2 * MOST).await;
+    world.see_times(MOST.into(), from, is_gone).await.unwrap();
+    assert!(!world.transcript.since(from).iter().any(payer_gone), "a peer with a channel stays");
+    drop((first, second));
+    world.stop().await;
+}

@@ -1,11 +1,15 @@
 //! Leases that one side has forgotten, and invoices of before.
 
-use super::{payers_money, story};
+use super::{lsps_store, payers_money, story};
 use guide::lab;
-use guide::world::World;
-use lsps2_async::lease::LeaseState;
+use guide::world::{PATIENCE, Story, World};
+use lsps2_async::lease::{LeaseState, TrustModel};
+use lsps2_async::lsp::jit_table::{JitState, RetiredWhy};
+use lsps2_async::payer::PayerMode;
+use node::faults::{Fault, points};
 use node::transcript::HtlcState;
 use regtest::Chain;
+use std::time::Duration;
 
 /// A wallet that was restored from a backup without the lease of its invoice. It takes the channel for
 /// another lease of the same LSP, and claims nothing that a fee was taken from under the lost one.
@@ -79,5 +83,42 @@ async fn an_invoice_of_before_a_cheaper_purchase_costs_the_old_fee_once() {
     let books = world.pay_offline_recipient(&offer, 50_000_000).await.unwrap();
     assert_eq!((books.opening_fee_msat, books.recipient_received_msat), (0, 50_000_000));
     lab::end(&world).await.unwrap();
+    world.stop().await;
+}
+
+/// LSPS2 has lost a lease while the channel for it was opened. The LSP fails what waits, and the only coin
+/// it has, which was taken for that channel, is free for the next.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_lsp_whose_lsps2_has_lost_a_lease_has_the_coins_of_its_channel_again() {
+    let mut story = Story::new(PayerMode::AlwaysOnline, TrustModel::ClientTrustsLsp);
+    story.lsp_coins = 1;
+    let mut world = World::new(Chain::embedded(), story).await.unwrap();
+    let (_, offer) = world.prepare_recipient().await.unwrap();
+    let from = world.transcript.position();
+    let armed = world.faults("lsp");
+    armed.arm(Fault::at(points::AFTER_FUNDING));
+    world.payer().pay(&offer, 100_000_000).unwrap();
+    tokio::time::timeout(PATIENCE, armed.wait()).await.unwrap();
+    world.crash_lsp().await;
+    let lost = lsps_store(&world, "lightning_liquidity_state").join("lsps2_service");
+    std::fs::remove_dir_all(lost).unwrap();
+    world.start_lsp().await.unwrap();
+    world.see_htlc(from, "payer", HtlcState::Failed).await.unwrap();
+    let is_free = || {
+        let record = world.lsp().sold().pop().unwrap();
+        let JitState::Retired(retired) = record.state else { panic!("{:?}", record.state) };
+        assert_eq!(retired.why, RetiredWhy::LostByLsps2);
+        record.funding.is_none()
+    };
+    world.see(from, |_| is_free()).await.unwrap();
+
+    let (lsp, policy) = (world.lsp().id(), world.buying_policy());
+    let lease = world.recipient().buy_lease(lsp, policy).await.unwrap();
+    let invoice = world.recipient().jit_invoice(&lease, Duration::from_secs(3_600)).unwrap();
+    let from = world.transcript.position();
+    world.payer().pay_invoice(&invoice, Some(100_000_000)).unwrap();
+    let books = world.settled(from).await.unwrap();
+    assert_eq!(books.opening_fee_msat, 2_000_000);
+    world.rest().await.unwrap();
     world.stop().await;
 }

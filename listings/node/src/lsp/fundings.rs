@@ -3,7 +3,9 @@
 
 use bitcoin::secp256k1::PublicKey;
 use bitcoin::{OutPoint, Transaction};
+use lightning::chain::transaction::OutPoint as FundingOutPoint;
 use lightning::events::OutboundHTLCLocator;
+use lightning::ln::channel_state::ChannelDetails;
 use lightning::ln::types::ChannelId;
 use lightning_block_sync::gossip::UtxoSource;
 use lsps2_async::lease::TrustModel;
@@ -15,7 +17,7 @@ use std::time::Duration;
 use super::{Desk, LspRole};
 
 /// How long the chain may take to answer.
-const CHAIN_PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const CHAIN_PATIENCE: Duration = Duration::from_secs(5);
 
 impl LspRole {
     /// Whether a payment may go over a JIT channel that has just become ready: only if the chain
@@ -67,20 +69,20 @@ impl LspRole {
         if let Some(withheld) = &record.funding {
             return chain.would_take(&withheld.transaction).await;
         }
-        let made = self.fundings.lock().unwrap().get(&record.user_channel_id).cloned();
-        if let Some(funding) = made {
+        let Some(funding) = self.funding_txo(record, channel_id) else { return Ok(()) };
+        // LDK hands it over as well, but not again after a restart, and the chain may have been away.
+        if let Some(transaction) = self.node.wallet.transaction(&funding.txid) {
             if record.trust_model == TrustModel::ClientTrustsLsp {
                 // Nobody has paid for it yet.
-                return chain.would_take(&funding).await;
+                return chain.would_take(&transaction).await;
             }
-            // LDK has handed it over as well; whoever comes first is told what the chain says.
-            return chain.broadcast(&[funding]).await;
+            let answer = chain.broadcast(std::slice::from_ref(&transaction)).await;
+            if answer.is_ok() {
+                // What goes over the channel relies on it: it is broadcast until it is confirmed.
+                self.node.wallet.note_broadcast(&transaction);
+            }
+            return answer;
         }
-        // Made before a restart.
-        let client = &record.client_node_id;
-        let channels = self.node.channel_manager.list_channels_with_counterparty(client);
-        let channel = channels.iter().find(|channel| channel.channel_id == channel_id);
-        let Some(funding) = channel.and_then(|channel| channel.funding_txo) else { return Ok(()) };
         let (txid, coin) = (funding.txid, OutPoint::new(funding.txid, funding.index.into()));
         let unavailable = |reason| BroadcastError::Unavailable { txid, reason };
         let found = chain.transaction(txid).await.map_err(|e| unavailable(e.to_string()))?;
@@ -91,6 +93,12 @@ impl LspRole {
         }
     }
 
+    fn funding_txo(&self, record: &JitRecord, channel_id: ChannelId) -> Option<FundingOutPoint> {
+        let client = &record.client_node_id;
+        let channels = self.node.channel_manager.list_channels_with_counterparty(client);
+        channels.iter().find(|channel| channel.channel_id == channel_id)?.funding_txo
+    }
+
     fn give_up_funding(
         &self,
         record: &JitRecord,
@@ -99,12 +107,26 @@ impl LspRole {
         reason: String,
     ) {
         self.node.note_channel("open_failed", channel_id, client, Some(reason));
-        if let Some(funding) = self.fundings.lock().unwrap().remove(&record.user_channel_id) {
+        // What is withheld is released when the channel is closed.
+        let funding = self.funding_txo(record, channel_id).filter(|_| record.funding.is_none());
+        if let Some(funding) = funding.and_then(|txo| self.node.wallet.transaction(&txo.txid)) {
             self.node.wallet.release(&funding);
         }
         let reason = "the chain does not take the funding".to_owned();
         self.node.close_unopened(channel_id, client, reason);
         self.node.peer_manager.process_events();
+    }
+
+    /// These fundings are paid for. LSPS2 broadcasts each once, and the chain may be away just then, or
+    /// refuse it for a reason that passes: the wallet has it on disk, and the node broadcasts it again at
+    /// each block.
+    pub(super) fn keep_broadcasting(&self, records: impl IntoIterator<Item = JitRecord>) {
+        for record in records.into_iter().filter(is_paid) {
+            let safe = record.funding.filter(|funding| funding.broadcast_safe);
+            if let Some(funding) = safe {
+                self.node.wallet.note_broadcast(&funding.transaction);
+            }
+        }
     }
 
     /// An HTLC was claimed over a channel that is closed by now, and whose funding is withheld. LSPS2
@@ -166,8 +188,9 @@ impl LspRole {
         }
     }
 
-    /// Channels whose opening was given up, and whose funding is withheld. The client may have signed
-    /// and kept `channel_ready` back: such a channel is closed, and its coins are free again.
+    /// Channels whose opening was given up, or whose lease LSPS2 has lost, and whose funding is withheld.
+    /// The client may have signed and kept `channel_ready` back: such a channel is closed, and its coins
+    /// are free again, unless the client has or may get something in it.
     ///
     /// With the desk locked: no payment may come in between.
     pub(super) async fn end_given_up(&self, desk: &mut Desk, swept: &[Swept]) {
@@ -183,6 +206,9 @@ impl LspRole {
             let client = &record.client_node_id;
             let mut channels = self.node.channel_manager.list_channels_with_counterparty(client);
             channels.retain(|channel| channel.user_channel_id == record.user_channel_id);
+            if channels.iter().any(carries_something) {
+                continue;
+            }
             for channel in &channels {
                 let reason = "the channel did not open in time".to_owned();
                 self.node.close_unopened(channel.channel_id, client, reason);
@@ -214,13 +240,26 @@ async fn forget(desk: &mut Desk, user_channel_id: u128, funding: &Transaction) {
     let _ = desk.funding_gone(user_channel_id, funding).await;
 }
 
-/// Nothing was ever forwarded over the channel of such a record.
+/// Nothing is forwarded over the channel of such a record, and of one that was closed no more is to
+/// come than [`LspRole::settle_closed`] has left.
 fn was_given_up(record: &JitRecord) -> bool {
     match &record.state {
         JitState::Sold => true,
-        JitState::Retired(retired) => retired.why == RetiredWhy::OpenAbandoned,
+        JitState::Retired(retired) => match retired.why {
+            RetiredWhy::OpenAbandoned | RetiredWhy::LostByLsps2 => true,
+            RetiredWhy::ChannelClosed => false,
+        },
         JitState::Opening(_) | JitState::Open(_) => false,
     }
+}
+
+/// LSPS2 may lose a lease after HTLCs went over its channel.
+fn carries_something(channel: &ChannelDetails) -> bool {
+    !channel.pending_outbound_htlcs.is_empty() || channel.inbound_capacity_msat > 0
+}
+
+fn is_paid(record: &JitRecord) -> bool {
+    record.open().is_some_and(|open| open.fee_paid)
 }
 
 /// The open channel of a record whose funding is withheld, if nobody pays or has paid for it. One with
@@ -234,7 +273,7 @@ pub(super) fn unpaid_and_withheld(record: &JitRecord) -> Option<&OpenChannel> {
 fn funds(transaction: &Transaction, channel_id: ChannelId) -> bool {
     let txid = transaction.compute_txid();
     (0..transaction.output.len()).any(|index| {
-        let funding = lightning::chain::transaction::OutPoint { txid, index: index as u16 };
+        let funding = FundingOutPoint { txid, index: index as u16 };
         ChannelId::v1_from_funding_outpoint(funding) == channel_id
     })
 }
@@ -302,13 +341,21 @@ mod tests {
     }
 
     #[test]
-    fn only_a_channel_that_carried_nothing_was_given_up() {
+    fn only_a_funding_that_the_fee_was_paid_for_is_broadcast() {
+        let fee = FeePayment { payment_hash: PaymentHash([1; 32]), intercept_ids: vec![] };
+        assert!(is_paid(&record(open(None, true))));
+        assert!(!is_paid(&record(open(Some(fee), false))));
+        assert!(!is_paid(&record(JitState::Sold)));
+    }
+
+    #[test]
+    fn coins_come_back_from_what_was_given_up_and_from_a_lease_that_lsps2_has_lost() {
         let retired = |why| JitState::Retired(Retired { why, since: Duration::ZERO });
         let given_up = |state| was_given_up(&record(state));
         assert!(given_up(JitState::Sold));
         assert!(given_up(retired(RetiredWhy::OpenAbandoned)));
+        assert!(given_up(retired(RetiredWhy::LostByLsps2)));
         assert!(!given_up(retired(RetiredWhy::ChannelClosed)));
-        assert!(!given_up(retired(RetiredWhy::LostByLsps2)));
         assert!(!given_up(open(None, false)));
     }
 }

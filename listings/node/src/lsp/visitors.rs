@@ -7,6 +7,13 @@ use std::collections::{HashSet, VecDeque};
 /// How many strangers may stay: room is left for those who come.
 pub const MOST_STRANGERS: usize = 200;
 
+/// Whether a peer with such a channel is a client. LDK counts the same way: what a peer funds itself has
+/// cost it nothing before it has a confirmation, and a peer with no other channel takes one of the 250
+/// places.
+pub(super) fn keeps_a_place(is_outbound: bool, confirmations: Option<u32>) -> bool {
+    is_outbound || confirmations.is_some_and(|confirmations| confirmations > 0)
+}
+
 /// Strangers, in the order in which they came.
 #[derive(Default)]
 pub(super) struct Visitors(VecDeque<PublicKey>);
@@ -50,6 +57,15 @@ mod tests {
         assert!(visitors.leaving(&peers([3]), 2).is_empty());
         let left: HashSet<_> = visitors.leaving(&peers([1, 2, 3]), 2).into_iter().collect();
         assert_eq!(left, peers([3]));
+    }
+
+    #[test]
+    fn a_channel_keeps_a_place_if_it_is_ours_or_confirmed() {
+        assert!(keeps_a_place(true, None));
+        assert!(keeps_a_place(true, Some(0)));
+        assert!(keeps_a_place(false, Some(1)));
+        assert!(!keeps_a_place(false, Some(0)));
+        assert!(!keeps_a_place(false, None));
     }
 
     #[test]
