@@ -173,10 +173,10 @@ async fn forwarded_by_lsp(world: &World, from: u64, htlcs: usize) -> Vec<u64> {
 }
 
 /// What a payer puts into the onion.
-struct Onion {
-    hash: PaymentHash,
-    fields: RecipientOnionFields,
-    final_cltv_delta: u32,
+pub struct Onion {
+    pub hash: PaymentHash,
+    pub fields: RecipientOnionFields,
+    pub final_cltv_delta: u32,
 }
 
 /// All of an invoice, and no block more than it asks for.
@@ -189,7 +189,7 @@ fn of_invoice(invoice: &Bolt11Invoice) -> Onion {
 }
 
 /// Pays over a route made by hand: LDK's router adds blocks at random, and splits only if it must.
-fn send_in_parts(world: &World, lease: &Lease, parts_msat: &[u64], onion: Onion) {
+pub fn send_in_parts(world: &World, lease: &Lease, parts_msat: &[u64], onion: Onion) {
     let (payer, lsp) = (world.payer(), world.lsp());
     let to_payer_lsp = payer.channel_manager().list_usable_channels();
     let to_lsp = lsp.channel_manager().list_usable_channels();

@@ -68,8 +68,8 @@ const PART_MSAT: u64 = 200_000_000;
 const FEE_MSAT: u64 = 2_000_000;
 
 /// Two parts of a payment, of which LSPS2 prices the first, wait when the channel is planned. It is sized
-/// with this headroom.
-async fn two_parts_and_a_fee_for_one(headroom_percent: u64) -> (World, Lease, u64) {
+/// with this headroom. Returns what the payer could send before, too.
+async fn two_parts_and_a_fee_for_one(headroom_percent: u64) -> (World, Lease, u64, u64) {
     let mut story = Story::new(PayerMode::AlwaysOnline, TrustModel::ClientTrustsLsp);
     story.lsp.desk.sizing.headroom_percent = headroom_percent;
     let sizing = story.lsp.desk.sizing;
@@ -77,6 +77,7 @@ async fn two_parts_and_a_fee_for_one(headroom_percent: u64) -> (World, Lease, u6
     world.start_recipient().await.unwrap();
     let (lsp, policy) = (world.lsp().id(), world.buying_policy());
     let lease = world.recipient().buy_lease(lsp, policy).await.unwrap();
+    lab::begin(&world, "dear", "Two parts and a fee for one").await.unwrap();
     let fee = |msat| lease.opening_fee_params.opening_fee_msat(msat);
     assert_eq!((fee(PART_MSAT), fee(2 * PART_MSAT)), (Some(FEE_MSAT), Some(2 * FEE_MSAT)));
 
@@ -86,7 +87,7 @@ async fn two_parts_and_a_fee_for_one(headroom_percent: u64) -> (World, Lease, u6
     fields.payment_metadata = invoice.payment_metadata().cloned();
     let final_cltv_delta = invoice.min_final_cltv_expiry_delta().try_into().unwrap();
     let onion = Onion { hash: invoice.payment_hash(), fields, final_cltv_delta };
-    let from = world.transcript.position();
+    let (from, before) = (world.transcript.position(), payers_money(&world));
     // Both are there before the plan is made: after the restart.
     world.lsp().hold_opens();
     send_in_parts(&world, &lease, &[PART_MSAT; 2], onion);
@@ -101,13 +102,13 @@ async fn two_parts_and_a_fee_for_one(headroom_percent: u64) -> (World, Lease, u6
     let channels = world.lsp().channel_manager().list_channels_with_counterparty(&client);
     let capacity_sat = sizing.channel_value_sat(PART_MSAT - FEE_MSAT).unwrap();
     assert_eq!(channels[0].channel_value_satoshis, capacity_sat, "what the fee is for");
-    (world, lease, from)
+    (world, lease, from, before)
 }
 
 /// The other part goes over the channel in full, if that has room.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_part_that_the_fee_is_not_for_is_forwarded_if_it_fits() {
-    let (world, _, from) = two_parts_and_a_fee_for_one(300).await;
+    let (world, _, from, _) = two_parts_and_a_fee_for_one(300).await;
     world.see_htlc(from, "payer", HtlcState::Paid).await.unwrap();
     let forwarded = |e: &Entry| matches!(e.what, What::Htlc { state: HtlcState::Forwarded, .. });
     for node in ["lsp", "payer-lsp"] {
@@ -116,7 +117,7 @@ async fn a_part_that_the_fee_is_not_for_is_forwarded_if_it_fits() {
     let books = Books::of_one_payment(&world.transcript.since(from)).unwrap();
     assert_eq!(books.opening_fee_msat, FEE_MSAT);
     assert_eq!(books.recipient_received_msat, 2 * PART_MSAT - FEE_MSAT);
-    world.rest().await.unwrap();
+    lab::end(&world).await.unwrap();
     world.stop().await;
 }
 
@@ -124,20 +125,23 @@ async fn a_part_that_the_fee_is_not_for_is_forwarded_if_it_fits() {
 /// the next payment pays for it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_part_that_the_fee_is_not_for_comes_back_if_it_does_not_fit() {
-    let (world, lease, from) = two_parts_and_a_fee_for_one(100).await;
+    let (world, lease, from, before) = two_parts_and_a_fee_for_one(100).await;
     let failed = |e: &Entry| matches!(e.what, What::Htlc { state: HtlcState::Failed, .. });
     let comes_back = world.see(from, |e| e.node == "lsp" && failed(e)).await.unwrap();
     let What::Htlc { reason, .. } = comes_back.what else { unreachable!() };
     assert!(reason.unwrap().contains("HTLCMaximum"));
-    world.see_htlc(from, "payer", HtlcState::Failed).await.unwrap();
+    let one_is_back =
+        |e: &Entry| matches!(&e.what, What::Event { name, .. } if name == "PaymentPathFailed");
+    world.see(from, one_is_back).await.unwrap();
     world.rest().await.unwrap();
     // The recipient has the other one, and waits for three of LDK's minutes.
     for _ in 0..4 {
         world.recipient().channel_manager().timer_tick_occurred();
     }
     world.recipient().channel_manager().process_pending_htlc_forwards();
-    world.see_times(2, from, |e| e.node == "payer" && failed(e)).await.unwrap();
+    world.see_htlc(from, "payer", HtlcState::Failed).await.unwrap();
     world.rest().await.unwrap();
+    assert_eq!(payers_money(&world), before, "the payer has everything back");
     assert!(world.chain.mempool().await.unwrap().is_empty(), "the funding is withheld");
 
     let from = world.transcript.position();

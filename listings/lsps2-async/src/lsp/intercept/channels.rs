@@ -74,8 +74,11 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
     /// payer may split a payment under a variable lease, and its smallest part may come first. Never
     /// more than the lease's largest payment: anybody who knows the hash can add a part.
     ///
-    /// Nothing if this LSP trusts its client, who could take the large part and fail the small one,
-    /// from which alone the fee is taken: then headroom is all that there is.
+    /// Nothing if the fee that LSPS2 asks would be larger for all of them: it has priced the first one
+    /// alone, and a payer and a client could get a large channel for the fee of a small one.
+    ///
+    /// Nothing either if this LSP trusts its client, who could take the large part and fail the small
+    /// one, from which alone the fee is taken: then headroom is all that there is.
     fn later_parts_msat(&self, record: &JitRecord) -> u64 {
         let JitState::Opening(opening) = &record.state else {
             return 0;
@@ -83,8 +86,12 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
         if record.trust_model == TrustModel::LspTrustsClient {
             return 0;
         }
+        let terms = &record.opening_fee_params;
+        let first = opening.amt_to_forward_msat.saturating_add(opening.opening_fee_msat);
         let later = gross_msat(&self.held.parts(record.scid, opening.payment_hash));
-        later.min(record.opening_fee_params.max_payment_size_msat)
+        let later = later.min(terms.max_payment_size_msat.saturating_sub(first));
+        let fee_of_all = terms.opening_fee_msat(first.saturating_add(later));
+        if fee_of_all == Some(opening.opening_fee_msat) { later } else { 0 }
     }
 
     /// The channels that must be opened and are not: their client was away, or a restart took the

@@ -6,6 +6,7 @@ use lightning::types::payment::PaymentHash;
 use proptest::prelude::*;
 
 use super::*;
+use crate::lease::OpeningFeeParams;
 use crate::lsp::decision::CLIENT_NEEDS_BLOCKS;
 use crate::lsp::testing::*;
 
@@ -312,29 +313,38 @@ async fn a_later_part_of_the_fee_payment_passes_in_full() {
 }
 
 /// The smallest part may come first. What follows before the channel is planned has room in it, up
-/// to the lease's largest payment, unless the client could take it and not pay the fee.
+/// to the lease's largest payment, unless it would have cost more, or the client could take it and not
+/// pay the fee.
 #[tokio::test]
 async fn the_channel_is_sized_for_all_parts_that_wait() {
-    let sized_when = async |trust_model, later: &[InterceptedHtlc]| {
-        let mut bench = Bench::new(JitRecord { trust_model, ..sold() }).await;
-        bench.intercept(htlc(1, 1, PAYMENT)).await;
-        for part in later {
-            bench.intercept(*part).await;
-        }
+    // The least fee is for up to 100 000 000 msat.
+    const FIRST: u64 = 30_000_000;
+    const REST: u64 = 70_000_000;
+    let sized = async |record: JitRecord, later: InterceptedHtlc| {
+        let mut bench = Bench::new(record).await;
+        let opening = bench.intercept(htlc(1, 1, FIRST)).await;
+        assert!(
+            matches!(opening, Intercepted::OpeningChannel(quote) if quote.opening_fee_msat == FEE)
+        );
+        bench.intercept(later).await;
         let OpenDecision::Open(plan) = bench.open_event().await else { panic!("no plan") };
         plan.channel_value_sat
     };
-    let sized_for =
-        async |later: &[InterceptedHtlc]| sized_when(TrustModel::ClientTrustsLsp, later).await;
     let sizing = ChannelSizing::default();
-    let carries = |msat| sizing.channel_value_sat(PAYMENT - FEE + msat).unwrap();
-    assert_eq!(sized_for(&[]).await, carries(0));
-    assert_eq!(sized_for(&[htlc(2, 1, 3 * PAYMENT)]).await, carries(3 * PAYMENT));
-    assert_eq!(sized_for(&[htlc(2, 2, 3 * PAYMENT)]).await, carries(0), "another payment");
-    let most = terms().max_payment_size_msat;
-    assert_eq!(sized_for(&[htlc(2, 1, 5 * most)]).await, carries(most));
-    let trusting = sized_when(TrustModel::LspTrustsClient, &[htlc(2, 1, 3 * PAYMENT)]).await;
-    assert_eq!(trusting, carries(0));
+    let carries = |msat| sizing.channel_value_sat(FIRST - FEE + msat).unwrap();
+    let trusted = || JitRecord { trust_model: TrustModel::ClientTrustsLsp, ..sold() };
+    assert_eq!(sized(trusted(), htlc(2, 1, REST)).await, carries(REST));
+    assert_eq!(sized(trusted(), htlc(2, 2, REST)).await, carries(0), "another payment");
+    assert_eq!(sized(trusted(), htlc(2, 1, REST + 1)).await, carries(0), "all of it costs more");
+    let agreed = JitRecord { payment_size_msat: Some(FIRST), ..trusted() };
+    assert_eq!(sized(agreed, htlc(2, 1, REST + 1)).await, carries(0), "and is not agreed");
+
+    let flat = OpeningFeeParams { proportional: 0, ..terms() };
+    let most = flat.max_payment_size_msat;
+    let flat = JitRecord { opening_fee_params: flat, ..trusted() };
+    assert_eq!(sized(flat, htlc(2, 1, 5 * most)).await, carries(most - FIRST));
+    let trusting = JitRecord { trust_model: TrustModel::LspTrustsClient, ..sold() };
+    assert_eq!(sized(trusting, htlc(2, 1, REST)).await, carries(0));
 }
 
 #[tokio::test]
