@@ -7,4 +7,5 @@ mod hold;
 mod hostile;
 mod limits;
 mod random;
+mod reach;
 mod traps;

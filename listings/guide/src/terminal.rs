@@ -126,6 +126,7 @@ async fn start(options: Options, transcript: Transcript) -> Result<Party> {
         transcript,
         ahead: std::time::Duration::ZERO,
         faults,
+        flags: |_| {},
     };
     Ok(match role {
         RoleName::Recipient => {

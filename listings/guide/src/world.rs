@@ -12,7 +12,7 @@ use lightning::offers::offer::Offer;
 use lightning::util::config::UserConfig;
 use lsps2_async::lease::{Lease, TrustModel};
 use lsps2_async::negotiate::NegotiationPolicy;
-use lsps2_async::payer::PayerMode;
+use lsps2_async::payer::{PayerMode, configure_payers_lsp};
 use node::faults::Faults;
 use node::lsp::{Lsp, LspPolicy};
 use node::payer::Payer;
@@ -56,6 +56,13 @@ pub struct Story {
     pub recipient_flags: fn(&mut UserConfig),
     /// How many coins the recipient's LSP has.
     pub lsp_coins: u32,
+    /// Whether the payer's LSP is the recipient's too. The node that is the payer's LSP otherwise is
+    /// then no more than a peer of it.
+    pub one_lsp: bool,
+    /// Whether the payer's channels are announced. It never announces itself.
+    pub payer_announced: bool,
+    /// Whether the channel between the LSPs is announced.
+    pub lsps_announced: bool,
 }
 
 impl Story {
@@ -69,6 +76,20 @@ impl Story {
             recipient_flags: |_| {},
             // Several: those of a funding it withholds are not free for the next.
             lsp_coins: 3,
+            one_lsp: false,
+            payer_announced: false,
+            lsps_announced: true,
+        }
+    }
+
+    fn flags_of(&self, name: &str) -> fn(&mut UserConfig) {
+        match name {
+            "lsp" if self.one_lsp => configure_payers_lsp,
+            // One that announces takes no channel that is not, by LDK's default.
+            "lsp" if !self.lsps_announced => {
+                |config| config.channel_handshake_config.announce_for_forwarding = false
+            }
+            _ => |_| {},
         }
     }
 }
@@ -127,6 +148,7 @@ impl World {
         let faults = Mutex::default();
         let config = |name: &str| NodeConfig {
             faults: faults_of(&faults, name),
+            flags: story.flags_of(name),
             ..node_config(&folder, &chain, &transcript, name, any_port())
         };
         let (lsp, payer_lsp, payer) = tokio::try_join!(
@@ -154,23 +176,30 @@ impl World {
 
     async fn open_channels(&self) -> Result<()> {
         let (payer, payer_lsp, lsp) = (self.payer(), &self.payer_lsp, self.lsp());
-        payer.connect(payer_lsp.id(), payer_lsp.address()).await?;
+        let story = &self.story;
+        let (holder, holds) = (self.payers_lsp_name(), self.payers_lsp());
+        payer.connect(holds.id(), holds.address()).await?;
         payer_lsp.connect(lsp.id(), lsp.address()).await?;
         let from = self.transcript.position();
-        for capacity_sat in self.story.payer_channels_sat {
-            payer.open_channel(payer_lsp.id(), *capacity_sat, false)?;
+        for capacity_sat in story.payer_channels_sat {
+            payer.open_channel(holds.id(), *capacity_sat, story.payer_announced)?;
         }
-        payer_lsp.open_channel(lsp.id(), LSP_CHANNEL_SAT, true)?;
-        let payers = self.story.payer_channels_sat.len();
+        payer_lsp.open_channel(lsp.id(), LSP_CHANNEL_SAT, story.lsps_announced)?;
+        let payers = story.payer_channels_sat.len();
         for (node, channels) in [("payer", payers), ("payer-lsp", 1)] {
             self.see_times(channels, from, |e| e.node == node && broadcast_ok(e)).await?;
         }
         self.mine(6).await?;
-        let ends =
-            [("payer", "payer-lsp", payers), ("payer-lsp", "lsp", 1), ("lsp", "payer-lsp", 1)];
+        let ends = [("payer", holder, payers), ("payer-lsp", "lsp", 1), ("lsp", "payer-lsp", 1)];
         for (node, peer, channels) in ends {
             let is_ready = |e: &Entry| e.node == node && channel_is(e, "ready", peer);
             self.see_times(channels, from, is_ready).await?;
+        }
+        // Only then does the payer name itself in its reply paths.
+        let is_public = || !story.payer_announced || payer.knows_of(&payer.id());
+        self.see(from, |e| matches!(e.what, What::Wire { .. }) && is_public()).await?;
+        if !story.lsps_announced {
+            return Ok(());
         }
         self.complete_gossip(from).await?;
         // The payer's route needs the announced channel, and its messages the LSP's address. The
@@ -391,7 +420,7 @@ impl World {
         if self.story.payer == PayerMode::OftenOffline {
             // Before that, the HTLC would wait for the payer too.
             let payer = self.payer().id();
-            let locked = || self.payer_lsp.locked_htlcs_from(&payer) > 0;
+            let locked = || self.payers_lsp().locked_htlcs_from(&payer) > 0;
             self.see(from, |e| matches!(e.what, What::Wire { .. }) && locked()).await?;
         }
         Ok(())
@@ -432,7 +461,7 @@ impl World {
     pub async fn settled(&self, from: u64) -> Result<Books> {
         self.see_htlc(from, "payer", HtlcState::Paid).await?;
         self.see_htlc(from, "lsp", HtlcState::Forwarded).await?;
-        self.see_htlc(from, "payer-lsp", HtlcState::Forwarded).await?;
+        self.see_htlc(from, self.payers_lsp_name(), HtlcState::Forwarded).await?;
         Books::of_one_payment(&self.transcript.since(from))
     }
 
@@ -545,6 +574,15 @@ impl World {
         .await
     }
 
+    fn payers_lsp_name(&self) -> &'static str {
+        if self.story.one_lsp { "lsp" } else { "payer-lsp" }
+    }
+
+    /// The node that holds for the payer.
+    fn payers_lsp(&self) -> &node::Node {
+        if self.story.one_lsp { self.lsp() } else { &self.payer_lsp }
+    }
+
     /// The payer; panics while it is offline.
     pub fn payer(&self) -> &Payer {
         self.payer.as_ref().expect("the payer is online")
@@ -572,7 +610,8 @@ impl World {
 
     fn config(&self, name: &str, listen: SocketAddr) -> NodeConfig {
         let config = node_config(&self.folder, &self.chain, &self.transcript, name, listen);
-        NodeConfig { ahead: self.ahead, faults: self.faults(name), ..config }
+        let flags = self.story.flags_of(name);
+        NodeConfig { ahead: self.ahead, faults: self.faults(name), flags, ..config }
     }
 
     /// The faults of the node with this name, there or not. They stay when it starts again.
@@ -651,6 +690,7 @@ fn node_config(
         transcript: transcript.clone(),
         faults: Faults::default(),
         ahead: Duration::ZERO,
+        flags: |_| {},
     }
 }
 

@@ -124,6 +124,11 @@ impl Node {
         node.is_some_and(|node| node.announcement_info.is_some())
     }
 
+    /// Whether this node's graph has an announced channel of that node, which may be its own.
+    pub fn knows_of(&self, node_id: &PublicKey) -> bool {
+        self.graph.read_only().node(&NodeId::from_pubkey(node_id)).is_some()
+    }
+
     /// How many nodes are announced, as far as this one knows.
     pub fn announced_nodes(&self) -> usize {
         let graph = self.graph.read_only();

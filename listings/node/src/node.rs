@@ -55,6 +55,8 @@ pub struct NodeConfig {
     pub faults: Faults,
     /// How far its clock is ahead of the system's when it starts.
     pub ahead: Duration,
+    /// Flags of LDK that this node has beside its role's.
+    pub flags: fn(&mut UserConfig),
 }
 
 /// What a role asks of the node under it.
@@ -130,7 +132,8 @@ struct Runtime {
 impl Node {
     /// Restores the node of a folder, or makes a new one there. It does nothing before `run`.
     pub(crate) async fn build(config: NodeConfig, setup: Setup) -> Result<Arc<Self>> {
-        let Setup { user_config, mailbox, promise_secret, paths } = setup;
+        let Setup { mut user_config, mailbox, promise_secret, paths } = setup;
+        (config.flags)(&mut user_config);
         let (ground, lock, to_broadcast) = Ground::open(&config)?;
         // ANCHOR: node-build-order
         let (graph, leases) = (ground.graph()?, ground.leases().await?);

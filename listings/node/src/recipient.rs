@@ -70,6 +70,8 @@ struct RecipientRole {
     negotiations: Mutex<Vec<Purchase>>,
     /// Payments that wait to be judged, while a test holds them.
     held_claims: Mutex<Option<Vec<Claimable>>>,
+    /// Channels that wait to be accepted, while a test holds them.
+    held_channels: Mutex<Option<Vec<(ChannelId, PublicKey)>>>,
 }
 
 struct Purchase {
@@ -104,6 +106,7 @@ impl Recipient {
             fundings: Fundings::load(&node.store)?,
             negotiations: Mutex::default(),
             held_claims: Mutex::default(),
+            held_channels: Mutex::default(),
         });
         role.set_skimming();
         node.run(role.clone());
@@ -206,6 +209,17 @@ impl Recipient {
             judged.map_err(|_| anyhow!("the lease cannot be written"))?;
         }
         Ok(())
+    }
+
+    /// From now on, channels wait to be accepted. For tests of a wallet that answers otherwise.
+    pub fn hold_channels(&self) {
+        self.role.held_channels.lock().unwrap().get_or_insert_default();
+    }
+
+    /// Each channel that has waited since, with its peer. Whoever takes them answers them.
+    pub fn take_held_channels(&self) -> Vec<(ChannelId, PublicKey)> {
+        let mut held = self.role.held_channels.lock().unwrap();
+        held.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// All leases ever bought.
@@ -328,6 +342,18 @@ impl RecipientRole {
             intercept_scid: Some(scid(id.intercept_scid)),
             detail,
         });
+    }
+
+    /// Whether this is a channel that waits for a test.
+    fn holds_channel(&self, event: &Event) -> bool {
+        let Event::OpenChannelRequest {
+            temporary_channel_id: id, counterparty_node_id: peer, ..
+        } = event
+        else {
+            return false;
+        };
+        let mut held = self.held_channels.lock().unwrap();
+        held.as_mut().map(|held| held.push((*id, *peer))).is_some()
     }
 
     /// Accepts the JIT channel: from an LSP with an active lease, and from nobody else.
@@ -609,7 +635,11 @@ pub fn take_less_than_the_onion_says() -> ChannelConfigOverrides {
 
 impl Role for RecipientRole {
     async fn on_event(&self, event: Event) -> Result<(), ReplayEvent> {
+        let waits = self.holds_channel(&event);
         self.node.note(&event);
+        if waits {
+            return Ok(());
+        }
         match event {
             // ANCHOR: recipient-open-arm
             // Accept it as a trusted, zero-conf channel if a lease bought from this peer is
