@@ -52,6 +52,9 @@ const ALL_BITCOIN_MSAT: u64 = 21_000_000 * 100_000_000 * 1_000;
 pub struct PathPolicy {
     /// Ordinary paths are used once one usable channel can receive this much, in msat. An invoice
     /// for a larger amount needs that amount.
+    ///
+    /// Above the default, a payment over a lease may fit into a channel there is. LDK then forwards it
+    /// over that one, skimmed, and [`judge`](crate::claim::judge) refuses it.
     pub enough_inbound_msat: u64,
     /// A lease is used only while at least this long remains until its `valid_until`.
     pub min_validity_left: Duration,
@@ -167,8 +170,8 @@ impl PathPolicy {
 ///     keys: Arc<KeysManager>,
 ///     clock: Arc<T>,
 /// ) -> impl Router {
-///     // JIT paths until a channel can receive 100 000 sat.
-///     let policy = PathPolicy { enough_inbound_msat: 100_000_000, ..PathPolicy::default() };
+///     // JIT paths until there is a channel that can receive.
+///     let policy = PathPolicy::default();
 ///     JitRouter::new(ordinary, leases, keys, clock, policy)
 /// }
 /// ```

@@ -333,7 +333,11 @@ impl Town {
             (None, _) => return,
         };
         match end {
-            End::Polite => node.stop().await,
+            // A node whose fault fires at its last write never stops.
+            End::Polite => tokio::select! {
+                () = node.stop() => {}
+                () = fired(node) => node.crash().await,
+            },
             End::Crash => node.crash().await,
         }
         let expiry = next_expiry(node, |_| true);
@@ -751,6 +755,13 @@ fn next_expiry(node: &Node, which: impl Fn(&ChannelDetails) -> bool) -> Option<u
         inbound.chain(outbound).collect::<Vec<_>>()
     });
     expiries.min()
+}
+
+/// Waits until this node has died of a fault.
+async fn fired(node: &Node) {
+    while node.faults().fired().is_none() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// Whether it is a part of something that may lead on.
