@@ -139,8 +139,11 @@ async fn what_an_lsp_holds_for_its_own_client_is_failed_when_it_restarts() {
     assert_eq!(payers_money(&world), money);
 
     // What waits in the mailbox releases nothing, and the lease is as it was.
+    let from = world.transcript.position();
     let books = world.pay_offline_recipient(&offer, AMOUNT_MSAT).await.unwrap();
     assert_eq!(books.opening_fee_msat, 2_000_000);
+    let released = |e: &Entry| e.node == "lsp" && is_onion(e, "release_held_htlc");
+    world.see_times(2, from, released).await.unwrap();
     lab::end(&world).await.unwrap();
     world.stop().await;
 }
