@@ -81,6 +81,7 @@ recordings! {
     fail_part_missing "fail-part-missing"
     fail_paid_in_parts "fail-paid-in-parts"
     fail_lsp_restarts_with_mail "fail-lsp-restarts-with-mail"
+    fail_one_lsp "fail-one-lsp"
     fail_probe "fail-probe"
     fail_stripped "fail-stripped"
     fail_skim_without_lease "fail-skim-without-lease"

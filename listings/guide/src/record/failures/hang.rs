@@ -1,7 +1,7 @@
 //! An HTLC hangs, or would without what this guide's LSP does.
 
 use anyhow::{Context, Result, ensure};
-use node::transcript::HtlcState;
+use node::transcript::{HtlcState, What};
 use std::time::Duration;
 
 use super::limits::in_two_parts;
@@ -65,7 +65,29 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             usual,
             |world| Box::pin(lsp_restarts_with_mail(world)),
         ),
+        failure(
+            "fail-one-lsp",
+            "Payer and recipient have one LSP",
+            "The LSP holds the payment for the payer, without an event. It intercepts it when the \
+             recipient releases it, and opens the channel.",
+            one_lsp,
+            |world| Box::pin(released_at_one_lsp(world)),
+        ),
     ]
+}
+
+fn one_lsp() -> Story {
+    Story { one_lsp: true, ..usual() }
+}
+
+async fn released_at_one_lsp(world: &mut World) -> Result<()> {
+    let sent = held(world).await?;
+    scene(world, "released", "The recipient comes online").await?;
+    world.say(format!("{} wait at the LSP for a recipient that is away", msat(sent.msat)));
+    let books = world.wake_recipient_and_settle(sent.from).await?;
+    ensure!(books.routing_fee_msat == 0, "one node forwards, and charges {books:?}");
+    world.see(sent.from, |e| e.node == "lsp" && matches!(e.what, What::Broadcast { .. })).await?;
+    world.rest().await
 }
 
 async fn dust(world: &mut World) -> Result<()> {
