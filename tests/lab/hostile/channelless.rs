@@ -51,7 +51,8 @@ async fn the_251st_peer_without_a_channel_is_turned_away_and_a_client_with_one_i
     let wallet = Recipient::start(world.node_config("wallet"), RecipientPolicy::default());
     let wallet = wallet.await.unwrap();
     let from = world.transcript.position();
-    wallet.connect_lsp(lsp, address).await.unwrap();
+    // Greeted and hung up on: which of the two it is told is open. It tries again by itself.
+    let _ = wallet.connect_lsp(lsp, address).await;
     let gone = |e: &Entry| matches!(&e.what, What::Disconnected { peer } if peer == "lsp");
     world.see(from, |e| e.node == "wallet" && gone(e)).await.unwrap();
     assert!(!world.lsp().is_connected(&wallet.id()));
