@@ -16,7 +16,7 @@ use node::recipient::{Recipient, RecipientPolicy};
 use node::transcript::{Transcript, What};
 use node::{Node, NodeConfig};
 use regtest::Chain;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::{self, Display};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -319,6 +319,7 @@ impl Town {
     }
 
     async fn ends(&mut self, who: Who, end: End) {
+        let before = self.node(who).and_then(|node| next_expiry(node, |_| true));
         let node = match who {
             Who::Payer(at) => self.payers[at].take().map(Party::Payer),
             Who::PayerLsp => None,
@@ -340,8 +341,36 @@ impl Town {
             },
             End::Crash => node.crash().await,
         }
-        let expiry = next_expiry(node, |_| true);
+        let listed = next_expiry(node, |_| true);
+        let expiry = listed.into_iter().chain(before).chain(self.just_received(who)).min();
         self.left_with.extend(expiry.map(|expiry| (who, expiry)));
+    }
+
+    /// When the first HTLC expires that this party has just received. LDK lists it no more once the
+    /// claim is its peer's business, but has it until the peer has taken it out of both commitments.
+    fn just_received(&self, who: Who) -> Option<u32> {
+        /// About a second, in entries of the transcript.
+        const JUST: u64 = 400;
+        /// A claim is due so many blocks before the HTLC expires (`HTLC_FAIL_BACK_BUFFER`).
+        const DUE: u64 = 39;
+        let just = self.world.transcript.position().saturating_sub(JUST);
+        let mut deadlines = HashMap::new();
+        let mut first = None;
+        for entry in self.world.transcript.since(0).iter().filter(|entry| entry.node == who.name())
+        {
+            let What::Event { name, detail } = &entry.what else { continue };
+            let hash = detail["payment_hash"].to_string();
+            if name == "PaymentClaimable" {
+                deadlines.insert(hash.clone(), detail["claim_deadline"].as_u64());
+            } else if name != "PaymentClaimed" {
+                continue;
+            }
+            let deadline = deadlines.get(&hash).copied().flatten();
+            if let Some(deadline) = deadline.filter(|_| entry.seq >= just) {
+                first = Some(first.unwrap_or(u64::MAX).min(deadline + DUE));
+            }
+        }
+        first.and_then(|expiry| expiry.try_into().ok())
     }
 
     async fn restart(&mut self, who: Who, end: End) -> Result<()> {
@@ -634,7 +663,8 @@ impl Town {
     }
 
     /// Whether it is only what somebody who is away has not heard or not said yet: an HTLC that its
-    /// peer has announced, or the event of a payment that was made just before it left.
+    /// peer has announced, the event of a payment that was made just before it left, or what the chain
+    /// has made of a channel that it was about to close.
     fn is_half_said(&self, error: &str) -> bool {
         let is_away = |who: &Who| self.node(*who).is_none();
         let away: Vec<_> = Who::all().filter(is_away).map(Who::name).collect();
@@ -642,7 +672,19 @@ impl Town {
             let mut words = part.split(|c: char| !c.is_ascii_alphanumeric() && c != '-');
             words.any(|word| away.contains(&word))
         };
-        error.split("; ").all(|part| part.contains("do not agree") && names(part))
+        error.split("; ").all(|part| {
+            part.contains("do not agree") && names(part)
+                || part.ends_with(" in all") && away.iter().any(|name| self.is_closing(name))
+        })
+    }
+
+    /// Whether this party has said of a channel that it is closed, and not by which transaction.
+    fn is_closing(&self, name: &str) -> bool {
+        let said = self.world.transcript.last(|entry| match &entry.what {
+            What::Balances { closed, .. } if entry.node == name => Some(closed.clone()),
+            _ => None,
+        });
+        said.is_some_and(|closed| closed.iter().any(|closing| closing.fees_sat.is_empty()))
     }
 
     /// Waits until nothing is under way; blocks come meanwhile, as many as an HTLC may take.
