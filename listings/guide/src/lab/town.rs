@@ -691,6 +691,19 @@ impl Town {
     async fn drained(&mut self) -> Result<()> {
         const LONGEST: u32 = 700;
         const AT_A_TIME: u32 = 20;
+        /// After as many of LDK's minutes a payment of which a part is missing goes back.
+        const PARTS_WAIT: usize = 3;
+        // Only what is held may wait for a word that nobody says again.
+        let waits = |who, peer| {
+            !matches!((who, peer), (Who::Payer(0), Who::PayerLsp) | (Who::PayerLsp, Who::Payer(0)))
+        };
+        self.quiet(|town| town.under_way().is_none()).await;
+        for _ in 0..PARTS_WAIT {
+            if self.htlcs(waits).is_some() {
+                self.tick();
+                self.quiet(|town| town.under_way().is_none()).await;
+            }
+        }
         let mut blocks = 0;
         loop {
             self.quiet(|town| town.under_way().is_none()).await;
@@ -698,12 +711,7 @@ impl Town {
             if blocks >= LONGEST {
                 bail!("after {blocks} blocks, {hangs}");
             }
-            // Only what is held may wait for a word that nobody says again.
-            let holds = |who, peer| {
-                [(Who::Payer(0), Who::PayerLsp), (Who::PayerLsp, Who::Payer(0))]
-                    .contains(&(who, peer))
-            };
-            if let Some(hangs) = self.htlcs(|who, peer| !holds(who, peer)) {
+            if let Some(hangs) = self.htlcs(waits) {
                 bail!("everybody is online, and {hangs}");
             }
             self.say(format!("still under way: {hangs}"));
