@@ -117,7 +117,7 @@ impl LspRole {
         self.node.peer_manager.process_events();
     }
 
-    /// These fundings are paid for. LSPS2 broadcasts each once, and the chain may be away just then, or
+    /// These fundings are paid for. LSPS2 broadcasts at each forward, and the chain may be away just then, or
     /// refuse it for a reason that passes: the wallet has it on disk, and the node broadcasts it again at
     /// each block.
     pub(super) fn keep_broadcasting(&self, records: impl IntoIterator<Item = JitRecord>) {

@@ -7,7 +7,8 @@ use std::collections::{HashSet, VecDeque};
 /// How many strangers may stay: room is left for those who come.
 pub const MOST_STRANGERS: usize = 200;
 
-/// Whether a peer with such a channel is a client. LDK counts the same way: what a peer funds itself has
+/// Whether a peer with such a channel is a client. LDK counts the same way, but for zero-conf
+/// channels that a peer opens, which this LSP does not accept: what a peer funds itself has
 /// cost it nothing before it has a confirmation, and a peer with no other channel takes one of the 250
 /// places.
 pub(super) fn keeps_a_place(is_outbound: bool, confirmations: Option<u32>) -> bool {
