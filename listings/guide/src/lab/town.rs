@@ -782,7 +782,8 @@ impl Town {
             let ready = || self.payers[1].as_ref().is_some_and(usable);
             self.eventually("its payer's channel does not come back", ready).await?;
             // A channel whose fee is owed takes only what its lease takes, too.
-            let msat = if at % 2 == 0 { self.payable_msat(recipient)? } else { OPENS_MSAT };
+            let Some(payable) = self.payable_msat(recipient)? else { return Ok(()) };
+            let msat = if at % 2 == 0 { payable } else { OPENS_MSAT };
             self.pay(1, recipient, msat, false, true).await;
             ensure!(self.counts.asked > asked, "its payer cannot pay");
             self.drained().await?;
@@ -839,10 +840,18 @@ fn unfinished(node: &Node) -> Vec<RecentPaymentDetails> {
 }
 
 impl Town {
-    fn payable_msat(&self, recipient: usize) -> Result<u64> {
-        let channels = self.recipient(recipient)?.channel_manager().list_usable_channels();
-        let inbound = channels.iter().map(|channel| channel.inbound_capacity_msat).max();
-        Ok(inbound.map_or(OPENS_MSAT, |inbound| (inbound / 2).clamp(1, OPENS_MSAT)))
+    /// What this recipient can be paid; `None` if its channel is full: the LSP has to keep its reserve and
+    /// the fee of the commitment transaction, and a static invoice leads over that channel all the same.
+    fn payable_msat(&self, recipient: usize) -> Result<Option<u64>> {
+        let recipient = self.recipient(recipient)?;
+        let channels = self.world.lsp().channel_manager().list_usable_channels();
+        let its = channels.iter().filter(|c| c.counterparty.node_id == recipient.id());
+        let limit = its.map(|channel| channel.next_outbound_htlc_limit_msat).max();
+        Ok(match limit {
+            None => Some(OPENS_MSAT),
+            Some(0) => None,
+            Some(limit) => Some((limit / 2).clamp(1, OPENS_MSAT)),
+        })
     }
 }
 
