@@ -3,6 +3,7 @@
 use guide::world::{Story, World, channel_is, is_wire};
 use lightning::ln::types::ChannelId;
 use lsps2_async::lease::TrustModel;
+use lsps2_async::lsp::jit_table::JitState;
 use lsps2_async::payer::PayerMode;
 use node::faults::{Fault, points};
 use node::recipient::{FundingPolicy, Funds};
@@ -222,6 +223,37 @@ async fn a_channel_that_closes_between_the_claim_and_the_broadcast_is_funded() {
     world.mine(1).await.unwrap();
     let owned_sat = world.recipient().balances().onchain_spendable_sat;
     assert!((97_000..98_000).contains(&owned_sat), "98 000 sat less two small fees: {owned_sat}");
+    run.world.stop().await;
+}
+
+/// The LSP dies when the closing has retired the record, and LDK shows the closing again. The HTLC that
+/// went over the channel is not failed yet: if it is claimed after all, the client is owed the funding.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_closing_that_is_shown_again_after_a_crash_does_not_free_a_funding_that_may_be_owed() {
+    let mut run = claimable(TrustModel::ClientTrustsLsp).await;
+    let world = &mut run.world;
+    let armed = world.faults("lsp");
+    armed.arm(Fault::after_key("lsps2_jit_table", 1));
+    let manager = world.recipient().channel_manager();
+    let why = "the test closes it".to_owned();
+    manager.force_close_broadcasting_latest_txn(&run.channel, &world.lsp().id(), why).unwrap();
+    tokio::time::timeout(guide::world::PATIENCE, armed.wait()).await.unwrap();
+    world.crash_lsp().await;
+    let then = world.transcript.position();
+    world.start_lsp().await.unwrap();
+    let closed = |e: &Entry| e.node == "lsp" && channel_is(e, "closed", "recipient");
+    world.see(then, closed).await.unwrap();
+    world.rest().await.unwrap();
+    let sold = |world: &World| world.lsp().sold().pop().unwrap();
+    let retired = sold(world);
+    assert!(matches!(retired.state, JitState::Retired(_)), "{retired:?}");
+    assert!(retired.funding.is_some(), "the HTLC is not failed");
+    let closed_at = world.chain.height().await.unwrap();
+    world.mine(run.inbound_expiry - 3 - closed_at).await.unwrap();
+    world.see_htlc(run.from, "payer", HtlcState::Failed).await.unwrap();
+    world.rest().await.unwrap();
+    assert!(sold(world).funding.is_none(), "nobody is owed it");
+    assert!(world.chain.mempool().await.unwrap().is_empty());
     run.world.stop().await;
 }
 

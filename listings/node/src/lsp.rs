@@ -459,12 +459,16 @@ impl LspRole {
         channel_id: ChannelId,
     ) -> Result<(), ReplayEvent> {
         let now = self.node.now();
-        let record = self.table.by_user_channel_id(user_channel_id);
         let mut desk = self.desk.lock().await;
+        let record = self.table.by_user_channel_id(user_channel_id);
+        // First, while the record still says whether the client may be owed the funding: after a crash
+        // in between, the event comes again.
+        if let Some(record) = &record {
+            self.settle_closed(&mut desk, record, channel_id).await;
+        }
         let outcome = desk.channel_closed(self.lsps2(), user_channel_id, channel_id, now).await;
         let outcome = outcome.map_err(replay)?;
         if let Some(record) = record {
-            self.settle_closed(&mut desk, &record, channel_id).await;
             self.note_outcome(record.scid, &outcome);
         }
         Ok(())

@@ -156,14 +156,18 @@ impl LspRole {
         }
     }
 
-    /// What becomes of the withheld funding of a channel that has just closed. `record` is as it was
-    /// before.
+    /// What becomes of the withheld funding of a channel that has just closed. To be called before its
+    /// record is retired.
     pub(super) async fn settle_closed(
         &self,
         desk: &mut Desk,
         record: &JitRecord,
         channel_id: ChannelId,
     ) {
+        if was_closed(record) {
+            // LDK shows the closing again. What was kept at first is kept for an HTLC, whose end settles it.
+            return;
+        }
         // The next channel of the lease may have one by now.
         let its_own = record.funding.as_ref().filter(|f| funds(&f.transaction, channel_id));
         let Some(funding) = its_own else { return };
@@ -251,6 +255,11 @@ fn was_given_up(record: &JitRecord) -> bool {
         },
         JitState::Opening(_) | JitState::Open(_) => false,
     }
+}
+
+/// What is left of the funding of such a record waits for an HTLC to be claimed or failed.
+fn was_closed(record: &JitRecord) -> bool {
+    matches!(&record.state, JitState::Retired(retired) if retired.why == RetiredWhy::ChannelClosed)
 }
 
 /// LSPS2 may lose a lease after HTLCs went over its channel.
