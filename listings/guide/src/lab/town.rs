@@ -691,15 +691,17 @@ impl Town {
     async fn drained(&mut self) -> Result<()> {
         const LONGEST: u32 = 700;
         const AT_A_TIME: u32 = 20;
-        /// After as many of LDK's minutes a payment of which a part is missing goes back.
-        const PARTS_WAIT: usize = 3;
+        /// After as many of LDK's minutes a payment of which a part is missing goes back, and after one and
+        /// a half of them what waits at the desk for the fee of another payment.
+        const MINUTES: usize = 3;
         // Only what is held may wait for a word that nobody says again.
         let waits = |who, peer| {
             !matches!((who, peer), (Who::Payer(0), Who::PayerLsp) | (Who::PayerLsp, Who::Payer(0)))
         };
         self.quiet(|town| town.under_way().is_none()).await;
-        for _ in 0..PARTS_WAIT {
+        for _ in 0..MINUTES {
             if self.htlcs(waits).is_some() {
+                self.pass(Duration::from_secs(60));
                 self.tick();
                 self.quiet(|town| town.under_way().is_none()).await;
             }
