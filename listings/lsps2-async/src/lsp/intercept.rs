@@ -379,8 +379,7 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
         htlc: InterceptedHtlc,
         now: Duration,
     ) -> Result<Intercepted, JitTableError> {
-        let view = record.open().and_then(|open| self.view(&record, open.channel_id));
-        if view.is_some_and(|view| view.skim_in_flight_msat > 0) {
+        if self.fee_in_flight(&record) {
             return Ok(self.refuse(&[htlc], Refusal::TornByRestart));
         }
         let record = self.end_fee_payment(lsps2, record).await?;

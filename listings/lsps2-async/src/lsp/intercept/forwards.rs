@@ -113,7 +113,7 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
         if open.fee_paid {
             return Ok(FeeOutcome::Paid(Vec::new()));
         }
-        if self.fee_in_flight(&record, &open) {
+        if self.fee_in_flight(&record) {
             return Ok(owed_outcome(&open));
         }
         let scid = record.scid;
@@ -121,9 +121,11 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
         Ok(FeeOutcome::FeePaymentFailed(self.release(lsps2, scid, now).await?))
     }
 
-    pub(super) fn fee_in_flight(&self, record: &JitRecord, open: &OpenChannel) -> bool {
-        let view = self.view(record, open.channel_id);
-        view.is_some_and(|view| view.skim_in_flight_msat > 0)
+    /// LDK forwards over whichever channel with the client will do, whatever channel it was told. A skim
+    /// over another one may be that of another lease: then this one is ended a little later.
+    pub(super) fn fee_in_flight(&self, record: &JitRecord) -> bool {
+        let channels = self.switch.channels_with(&record.client_node_id);
+        channels.iter().any(|view| view.skim_in_flight_msat > 0)
     }
 
     /// The fee is owed again, here and in LSPS2. Each call takes one payment out of LSPS2's queue

@@ -92,7 +92,7 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
         let Some(open) = record.open() else {
             return Ok(());
         };
-        if open.fee_paid || self.fee_in_flight(&record, open) {
+        if open.fee_paid || self.fee_in_flight(&record) {
             return Ok(());
         }
         self.end_fee_payment(lsps2, record).await?;

@@ -430,6 +430,21 @@ async fn a_failed_fee_payment_leaves_the_fee_to_the_next() {
     assert_eq!(bench.claim(2).await, FeeOutcome::Paid(vec![]));
 }
 
+/// LDK may forward over another channel than it was told: a failure on the JIT channel is not that of
+/// the fee then, and what takes the fee a second time would be refused.
+#[tokio::test]
+async fn a_fee_on_its_way_over_another_channel_is_not_taken_again() {
+    let mut bench = Bench::new(sold()).await;
+    bench.switch.strays.store(true, Ordering::Relaxed);
+    bench.intercept(htlc(1, 1, PAYMENT)).await;
+    bench.ready().await;
+    bench.intercept(htlc(2, 2, PAYMENT)).await;
+    let failed = HTLCHandlingFailureType::Forward { node_id: Some(node(1)), channel_id: CHANNEL };
+    let told = bench.desk.htlc_handling_failed(&bench.lsps2, &failed, bench.now).await.unwrap();
+    assert!(matches!(told, FeeOutcome::Owed { .. }), "{told:?}");
+    assert_eq!(bench.sent(), [(1, PAYMENT - FEE)]);
+}
+
 #[tokio::test]
 async fn a_payment_no_larger_than_the_fee_never_carries_it() {
     let mut bench = Bench::new(sold()).await;
