@@ -281,7 +281,7 @@ impl Switch for FakeSwitch {
         if self.strays.load(Ordering::Relaxed) {
             let other = channels.first().cloned();
             channels.extend(other.map(|view| ChannelView {
-                channel_id: ChannelId([9; 32]),
+                channel_id: ChannelId([3; 32]),
                 skim_in_flight_msat: skims_msat,
                 ..view
             }));
