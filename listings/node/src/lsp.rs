@@ -2,6 +2,7 @@
 
 mod coins;
 mod fundings;
+mod stake;
 mod visitors;
 
 use anyhow::{Context, Result, anyhow};
@@ -484,7 +485,7 @@ impl LspRole {
 
     /// A channel whose funding is withheld, and which nobody paid for because the payment that opened
     /// it failed, does not keep the LSP's coins for ever. One that is funded stays, and so does one
-    /// over which something is on its way.
+    /// over which something is on its way, or in which the client has something.
     fn close_unpaid(&self) {
         const GRACE: Duration = Duration::from_secs(60 * 60);
         for record in self.table.all() {
@@ -492,9 +493,9 @@ impl LspRole {
             let (Some(open), true) = (unpaid_and_withheld(&record), over) else { continue };
             let client = &record.client_node_id;
             let channels = self.node.channel_manager.list_channels_with_counterparty(client);
-            let idle = channels.iter().any(|channel| {
-                channel.channel_id == open.channel_id && channel.pending_outbound_htlcs.is_empty()
-            });
+            let idle = channels
+                .iter()
+                .any(|channel| channel.channel_id == open.channel_id && self.is_all_ours(channel));
             if idle {
                 let reason = "the lease ran out and nobody paid for the channel".to_owned();
                 self.node.close_unopened(open.channel_id, client, reason);

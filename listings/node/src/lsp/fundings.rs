@@ -14,6 +14,7 @@ use lsps2_async::lsp::jit_table::{JitRecord, JitState, OpenChannel, RetiredWhy};
 use regtest::BroadcastError;
 use std::time::Duration;
 
+use super::stake::{Stake, channels_of};
 use super::{Desk, LspRole};
 
 /// How long the chain may take to answer.
@@ -139,20 +140,25 @@ impl LspRole {
                 continue;
             }
             if let Some(record) = self.withheld_for(htlc.channel_id) {
-                let funding = record.funding.expect("it is withheld").transaction;
-                // On disk at once: what the wallet has noted is broadcast again at each block.
-                self.node.wallet.note_broadcast(&funding);
-                self.node.broadcast_now(funding.clone());
-                forget(desk, record.user_channel_id, &funding).await;
+                self.pay_out_and_forget(desk, &record).await;
             }
         }
     }
 
-    /// An HTLC over a closed channel has failed: nobody is owed its funding, if that was withheld.
+    /// An HTLC over a closed channel has failed: nobody is owed its funding, if that was withheld, but
+    /// for what another HTLC brought.
     pub(super) async fn release_after_failure(&self, desk: &mut Desk, channel_id: ChannelId) {
-        let record = self.withheld_for(channel_id);
-        if let Some(record) = record.filter(|r| matches!(r.state, JitState::Retired(_))) {
-            self.release_and_forget(desk, &record).await;
+        let open = self.node.channel_manager.list_channels();
+        if open.iter().any(|channel| channel.channel_id == channel_id) {
+            // [`Self::end_given_up`] sees to it.
+            return;
+        }
+        let ended = |r: &JitRecord| matches!(r.state, JitState::Retired(_) | JitState::Sold);
+        let Some(record) = self.withheld_for(channel_id).filter(ended) else { return };
+        match self.stake_of_withheld(&record) {
+            Stake::Something => self.pay_out_and_forget(desk, &record).await,
+            // The monitor of a channel whose funding is not there lists the HTLC for ever.
+            Stake::Perhaps | Stake::Nothing => self.release_and_forget(desk, &record).await,
         }
     }
 
@@ -181,7 +187,32 @@ impl LspRole {
             }
             // While an HTLC that went over it is not failed, the client may be owed the funding.
             Some(open) if open.fee_payment.is_some() => {}
-            Some(_) | None => self.release_and_forget(desk, record).await,
+            Some(_) | None => self.settle_by_stake(desk, record).await,
+        }
+    }
+
+    /// For a channel that is closed and for which nobody pays the fee: the client may have been paid
+    /// over it all the same, over its real SCID.
+    async fn settle_by_stake(&self, desk: &mut Desk, record: &JitRecord) {
+        match self.stake_of_withheld(record) {
+            Stake::Nothing => self.release_and_forget(desk, record).await,
+            Stake::Something => self.pay_out_and_forget(desk, record).await,
+            // The end of the HTLC settles it.
+            Stake::Perhaps => {}
+        }
+    }
+
+    fn stake_of_withheld(&self, record: &JitRecord) -> Stake {
+        let funding = record.funding.as_ref();
+        funding.map_or(Stake::Nothing, |funding| self.stake_of(&funding.transaction))
+    }
+
+    async fn pay_out_and_forget(&self, desk: &mut Desk, record: &JitRecord) {
+        if let Some(funding) = &record.funding {
+            // On disk at once: what the wallet has noted is broadcast again at each block.
+            self.node.wallet.note_broadcast(&funding.transaction);
+            self.node.broadcast_now(funding.transaction.clone());
+            forget(desk, record.user_channel_id, &funding.transaction).await;
         }
     }
 
@@ -210,7 +241,7 @@ impl LspRole {
             let client = &record.client_node_id;
             let mut channels = self.node.channel_manager.list_channels_with_counterparty(client);
             channels.retain(|channel| channel.user_channel_id == record.user_channel_id);
-            if channels.iter().any(carries_something) {
+            if !channels.iter().all(|channel| self.is_all_ours(channel)) {
                 continue;
             }
             for channel in &channels {
@@ -218,7 +249,7 @@ impl LspRole {
                 self.node.close_unopened(channel.channel_id, client, reason);
             }
             if channels.is_empty() {
-                self.release_and_forget(desk, &record).await;
+                self.settle_by_stake(desk, &record).await;
             }
         }
     }
@@ -230,6 +261,12 @@ impl LspRole {
         if let Some(funding) = opening.and_then(|record| record.funding) {
             self.node.wallet.release(&funding.transaction);
         }
+    }
+
+    /// Whether nothing is on its way over a channel, and nothing in it is the client's.
+    pub(super) fn is_all_ours(&self, channel: &ChannelDetails) -> bool {
+        channel.pending_outbound_htlcs.is_empty()
+            && self.stake_in(channel.channel_id, channel.channel_value_satoshis) == Stake::Nothing
     }
 
     fn withheld_for(&self, channel_id: ChannelId) -> Option<JitRecord> {
@@ -262,11 +299,6 @@ fn was_closed(record: &JitRecord) -> bool {
     matches!(&record.state, JitState::Retired(retired) if retired.why == RetiredWhy::ChannelClosed)
 }
 
-/// LSPS2 may lose a lease after HTLCs went over its channel.
-fn carries_something(channel: &ChannelDetails) -> bool {
-    !channel.pending_outbound_htlcs.is_empty() || channel.inbound_capacity_msat > 0
-}
-
 fn is_paid(record: &JitRecord) -> bool {
     record.open().is_some_and(|open| open.fee_paid)
 }
@@ -278,13 +310,9 @@ pub(super) fn unpaid_and_withheld(record: &JitRecord) -> Option<&OpenChannel> {
     open.filter(|_| record.funding.is_some())
 }
 
-/// Whether the id of a channel was made from this transaction (BOLT 2).
+/// Whether the id of a channel was made from this transaction.
 fn funds(transaction: &Transaction, channel_id: ChannelId) -> bool {
-    let txid = transaction.compute_txid();
-    (0..transaction.output.len()).any(|index| {
-        let funding = FundingOutPoint { txid, index: index as u16 };
-        ChannelId::v1_from_funding_outpoint(funding) == channel_id
-    })
+    channels_of(transaction).any(|id| id == channel_id)
 }
 
 #[cfg(test)]
