@@ -663,8 +663,8 @@ impl Town {
     }
 
     /// Whether it is only what somebody who is away has not heard or not said yet: an HTLC that its
-    /// peer has announced, the event of a payment that was made just before it left, or what the chain
-    /// has made of a channel that it was about to close.
+    /// peer has announced, the event of a payment that was made just before it left, a channel that its
+    /// peer has closed without a funding, or what the chain has made of one that it was about to close.
     fn is_half_said(&self, error: &str) -> bool {
         let is_away = |who: &Who| self.node(*who).is_none();
         let away: Vec<_> = Who::all().filter(is_away).map(Who::name).collect();
@@ -673,7 +673,8 @@ impl Town {
             words.any(|word| away.contains(&word))
         };
         error.split("; ").all(|part| {
-            part.contains("do not agree") && names(part)
+            let between = ["do not agree", "one end knows of no channel"];
+            between.iter().any(|what| part.ends_with(what)) && names(part)
                 || part.ends_with(" in all") && away.iter().any(|name| self.is_closing(name))
         })
     }
