@@ -229,6 +229,7 @@ impl Town {
             })?;
         }
         self.drained().await?;
+        self.funded()?;
         self.counts.paid = self.audit.paid();
         Ok(())
     }
@@ -760,6 +761,25 @@ impl Town {
             }
         }
         None
+    }
+
+    /// Nobody has money in a channel whose funding the LSP keeps from the chain.
+    fn funded(&self) -> Result<()> {
+        let said = self.world.transcript.last(|entry| match &entry.what {
+            What::Balances { channels, .. } if entry.node == Who::Lsp.name() => {
+                Some(channels.clone())
+            }
+            _ => None,
+        });
+        for channel in said.unwrap_or_default().iter().filter(|channel| channel.withheld) {
+            let peers = channel.capacity_sat * 1_000 - channel.own_msat();
+            ensure!(
+                peers == 0,
+                "{} has {peers} msat in a channel whose funding was never broadcast",
+                channel.peer
+            );
+        }
+        Ok(())
     }
 
     /// Gives up what waits for a word that was lost: LDK says it once, and waits for an answer for up

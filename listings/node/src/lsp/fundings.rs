@@ -118,11 +118,11 @@ impl LspRole {
         self.node.peer_manager.process_events();
     }
 
-    /// These fundings are paid for. LSPS2 broadcasts at each forward, and the chain may be away just then, or
+    /// These fundings are owed. LSPS2 broadcasts at each forward once it has the whole fee, and the chain may be away just then, or
     /// refuse it for a reason that passes: the wallet has it on disk, and the node broadcasts it again at
     /// each block.
     pub(super) fn keep_broadcasting(&self, records: impl IntoIterator<Item = JitRecord>) {
-        for record in records.into_iter().filter(is_paid) {
+        for record in records.into_iter().filter(is_claimed_over) {
             let safe = record.funding.filter(|funding| funding.broadcast_safe);
             if let Some(funding) = safe {
                 self.node.wallet.note_broadcast(&funding.transaction);
@@ -299,8 +299,11 @@ fn was_closed(record: &JitRecord) -> bool {
     matches!(&record.state, JitState::Retired(retired) if retired.why == RetiredWhy::ChannelClosed)
 }
 
-fn is_paid(record: &JitRecord) -> bool {
-    record.open().is_some_and(|open| open.fee_paid)
+/// The client has claimed over it, and a fee was taken. Not always all of it: with two leases at once LDK
+/// may send the payment of one over the channel of the other, and the fees differ. The client's money
+/// is there all the same.
+fn is_claimed_over(record: &JitRecord) -> bool {
+    record.open().is_some_and(|open| open.fee_paid || open.skimmed_fee_msat > 0)
 }
 
 /// The open channel of a record whose funding is withheld, if nobody pays or has paid for it. One with
@@ -380,9 +383,14 @@ mod tests {
     #[test]
     fn only_a_funding_that_the_fee_was_paid_for_is_broadcast() {
         let fee = FeePayment { payment_hash: PaymentHash([1; 32]), intercept_ids: vec![] };
-        assert!(is_paid(&record(open(None, true))));
-        assert!(!is_paid(&record(open(Some(fee), false))));
-        assert!(!is_paid(&record(JitState::Sold)));
+        assert!(is_claimed_over(&record(open(None, true))));
+        assert!(!is_claimed_over(&record(open(Some(fee), false))));
+        assert!(!is_claimed_over(&record(JitState::Sold)));
+        let mut in_part = open(None, false);
+        if let JitState::Open(open) = &mut in_part {
+            (open.opening_fee_msat, open.skimmed_fee_msat) = (2, 1);
+        }
+        assert!(is_claimed_over(&record(in_part)), "the client has its money there");
     }
 
     #[test]
