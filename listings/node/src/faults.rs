@@ -488,6 +488,16 @@ mod tests {
     }
 
     #[test]
+    fn who_is_dead_stays_dead_whatever_is_armed_next() {
+        let faults = Faults::default();
+        let life = Life::new(faults.clone());
+        faults.arm(Fault::at(points::BEFORE_OPEN));
+        life.point(points::BEFORE_OPEN);
+        faults.arm(Fault::at(points::BEFORE_OPEN));
+        assert!(life.is_over() && faults.fired().is_none());
+    }
+
+    #[test]
     fn the_journal_has_what_a_dying_node_did_last() {
         let faults = Faults::default();
         assert!(faults.journal().is_empty());

@@ -443,6 +443,12 @@ impl Node {
         self.pen.life.faults()
     }
 
+    /// Whether a fault has ended this node: nothing of it leaves it any more, and it is to be crashed.
+    /// Unlike [`Faults::fired`], this does not change when another fault is armed.
+    pub fn has_died(&self) -> bool {
+        self.pen.life.is_over()
+    }
+
     /// The node passes one of the points at which a test may have it die.
     pub(crate) fn point(&self, point: &str) {
         self.pen.life.point(point);

@@ -391,7 +391,7 @@ impl Town {
     /// Whoever has died of a fault is crashed for good, and starts again.
     async fn bury(&mut self) -> Result<()> {
         for who in Who::all() {
-            let dead = self.node(who).is_some_and(|node| node.faults().fired().is_some());
+            let dead = self.node(who).is_some_and(|node| node.has_died());
             if dead {
                 self.restart(who, End::Crash).await?;
             }
@@ -407,7 +407,7 @@ impl Town {
             for (one, other) in links() {
                 let (Some(a), Some(b)) = (self.node(one), self.node(other)) else { continue };
                 // One that has died of a fault is restarted in its turn.
-                let dead = a.faults().fired().is_some() || b.faults().fired().is_some();
+                let dead = a.has_died() || b.has_died();
                 if dead || a.is_connected(&b.id()) && b.is_connected(&a.id()) {
                     continue;
                 }
@@ -452,7 +452,7 @@ impl Town {
         let began = Instant::now();
         while began.elapsed() < WAIT {
             self.look_after_payments();
-            if done(self) || self.online().any(|node| node.faults().fired().is_some()) {
+            if done(self) || self.online().any(|node| node.has_died()) {
                 return;
             }
             let position = self.world.transcript.position();
@@ -567,7 +567,7 @@ impl Town {
         let mut silent = Instant::now();
         let mut from = self.world.transcript.position();
         let puts_off = |node: &Node| {
-            let alive = node.faults().fired().is_none();
+            let alive = !node.has_died();
             alive && node.channel_manager().needs_pending_htlc_processing()
         };
         while began.elapsed() < PATIENCE && silent.elapsed() < MOMENT {
@@ -596,7 +596,7 @@ impl Town {
     async fn synced(&self) -> Result<()> {
         let tip = self.world.chain.tip().await?;
         let seen = |node: &Node| {
-            let dead = node.faults().fired().is_some();
+            let dead = node.has_died();
             dead || node.channel_manager().current_best_block().block_hash == tip
         };
         self.eventually("a node does not follow the chain", || self.online().all(seen)).await
@@ -649,7 +649,7 @@ impl Town {
             if self.is_half_said(&format!("{error:#}")) {
                 return Ok(());
             }
-            if self.online().any(|node| node.faults().fired().is_some()) {
+            if self.online().any(|node| node.has_died()) {
                 // It died of its fault only now, and says no more before it starts again.
                 self.bury().await?;
                 began = Instant::now();
@@ -833,7 +833,7 @@ fn next_expiry(node: &Node, which: impl Fn(&ChannelDetails) -> bool) -> Option<u
 
 /// Waits until this node has died of a fault.
 async fn fired(node: &Node) {
-    while node.faults().fired().is_none() {
+    while !node.has_died() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
