@@ -5,6 +5,7 @@ mod chain;
 mod crash;
 mod hold;
 mod hostile;
+mod leases;
 mod limits;
 mod random;
 mod reach;

@@ -82,9 +82,11 @@ pub struct Arrival<'a> {
     pub metadata: Option<&'a BTreeMap<u64, Vec<u8>>>,
     /// The counterparty of each channel the payment came over.
     pub channel_peers: &'a [PublicKey],
-    /// The first of those channels.
+    /// The channel that a fee pays for: the first of those channels. If a fee was taken over that one
+    /// before, another channel of the same peer that was accepted for a lease and that nothing was paid
+    /// for yet: LDK forwards over whichever channel will do.
     pub channel_id: ChannelId,
-    /// What the wallet knows of those channels.
+    /// What the wallet knows of that channel, or of all of them.
     pub channel_use: ChannelUse,
     /// Whether any of those channels was accepted for a lease, had no fee taken over it yet, and is
     /// not confirmed.

@@ -176,7 +176,7 @@ impl Lsp {
             node: node.clone(),
         });
         role.report_unreadable().await;
-        role.keep_broadcasting(role.table.all());
+        role.keep_broadcasting();
         role.release_forgotten_coins().await;
         role.resume().await?;
         // ANCHOR_END: lsp-loads
@@ -321,7 +321,9 @@ impl LspRole {
         drop(desk);
         match decision {
             Ok(OpenDecision::Open(plan)) => self.open(plan).await,
-            Ok(OpenDecision::AlreadyOpen | OpenDecision::WaitForClient | OpenDecision::Stale) => {}
+            // The tick asks again.
+            Ok(OpenDecision::WaitForClient | OpenDecision::WaitForAnother) => {}
+            Ok(OpenDecision::AlreadyOpen | OpenDecision::Stale) => {}
             // The record stands at "opening": the sweep, or a restart, takes it from there.
             Err(error) => self.note_trouble(&error),
         }
@@ -484,23 +486,37 @@ impl LspRole {
     }
 
     /// A channel whose funding is withheld, and which nobody paid for because the payment that opened
-    /// it failed, does not keep the LSP's coins for ever. One that is funded stays, and so does one
-    /// over which something is on its way, or in which the client has something.
+    /// it failed, does not keep the LSP's coins for ever, nor the client's next channel from being
+    /// opened. One that is funded stays, and so does one over which something is on its way, or in
+    /// which the client has something.
     fn close_unpaid(&self) {
         const GRACE: Duration = Duration::from_secs(60 * 60);
         for record in self.table.all() {
-            let over = record.opening_fee_params.valid_until + GRACE <= self.node.now();
-            let (Some(open), true) = (unpaid_and_withheld(&record), over) else { continue };
+            let reason = if record.opening_fee_params.valid_until + GRACE <= self.node.now() {
+                "the lease ran out and nobody paid for the channel"
+            } else if self.another_waits(&record) {
+                "nobody paid for the channel, and a payment under another lease needs one"
+            } else {
+                continue;
+            };
+            let Some(open) = unpaid_and_withheld(&record) else { continue };
             let client = &record.client_node_id;
             let channels = self.node.channel_manager.list_channels_with_counterparty(client);
             let idle = channels
                 .iter()
                 .any(|channel| channel.channel_id == open.channel_id && self.is_all_ours(channel));
             if idle {
-                let reason = "the lease ran out and nobody paid for the channel".to_owned();
-                self.node.close_unopened(open.channel_id, client, reason);
+                self.node.close_unopened(open.channel_id, client, reason.to_owned());
             }
         }
+    }
+
+    /// Whether a payment under another lease of this client waits for a channel. Two that nobody has paid
+    /// for may not be open at once.
+    fn another_waits(&self, record: &JitRecord) -> bool {
+        let mut others = self.table.all();
+        others.retain(|other| other.client_node_id == record.client_node_id);
+        others.iter().any(|other| matches!(other.state, JitState::Opening(_)))
     }
 
     /// LDK has given up a channel whose funding this LSP keeps.
@@ -920,8 +936,7 @@ impl Role for LspRole {
                     )
                     .await;
                 self.on_fee_outcome(outcome.map_err(replay)?);
-                let paid = next_htlcs.iter().filter_map(|h| self.table.by_channel_id(h.channel_id));
-                self.keep_broadcasting(paid);
+                self.fund_what_was_claimed_over(&next_htlcs);
                 self.pay_out_closed(&mut desk, &next_htlcs).await;
                 let skim = skimmed_fee_msat.unwrap_or(0);
                 self.node.note_htlc(HtlcState::Forwarded, None, msat, skim, None);

@@ -26,7 +26,9 @@ use lsps2_async::bolt11::{InvoiceTerms, lease_metadata};
 use lsps2_async::claim::{
     Arrival, ChannelUse, ClaimPolicy, Refusal, Verdict, is_jit, jit_user_channel_id, judge,
 };
-use lsps2_async::lease::{Consumption, Lease, LeaseId, LeaseRecord, LeaseState, LeaseStoreError};
+use lsps2_async::lease::{
+    Consumption, Lease, LeaseId, LeaseRecord, LeaseState, LeaseStoreError, TrustModel,
+};
 use lsps2_async::metadata::LeaseMetadata;
 use lsps2_async::negotiate::{Negotiation, NegotiationPolicy, Progress};
 use lsps2_async::router::PathPolicy;
@@ -209,6 +211,14 @@ impl Recipient {
             judged.map_err(|_| anyhow!("the lease cannot be written"))?;
         }
         Ok(())
+    }
+
+    /// Fails back what has waited, as a user who declines; from now on judges all else at once.
+    pub fn decline_held_claims(&self) {
+        let held = self.role.held_claims.lock().unwrap().take();
+        for payment in held.unwrap_or_default() {
+            self.role.fail_back(&payment, "the user declined it".to_owned());
+        }
     }
 
     /// From now on, channels wait to be accepted. For tests of a wallet that answers otherwise.
@@ -413,19 +423,21 @@ impl RecipientRole {
         }
         let peers = self.peers_of(&payment.channels);
         let bolt11 = lease_metadata(&payment.purpose, payment.onion_fields.as_ref());
+        let metadata = Arrival::metadata_of(&payment.purpose).or(bolt11.as_ref());
+        let named = LeaseMetadata::read_from(metadata).ok().flatten();
+        let named = named.map(|metadata| metadata.lease_id());
+        let (channel_id, channel_use) = self.channel_for_fee(&payment, named);
         let arrival = Arrival {
             payment_hash: payment.payment_hash,
             amount_msat: payment.amount_msat,
             skimmed_fee_msat: payment.skimmed_fee_msat,
-            metadata: Arrival::metadata_of(&payment.purpose).or(bolt11.as_ref()),
+            metadata,
             channel_peers: &peers,
-            channel_id: payment.channels.first().map_or(ChannelId([0; 32]), |(id, _)| *id),
-            channel_use: self.use_of(&payment.channels),
+            channel_id,
+            channel_use,
             total_msat: payment.onion_fields.as_ref().map(|fields| fields.total_mpp_amount_msat),
             unfunded: self.are_unfunded(&payment.channels),
         };
-        let named = LeaseMetadata::read_from(arrival.metadata).ok().flatten();
-        let named = named.map(|metadata| metadata.lease_id());
         if payment.has_unknown_even_tlv() {
             // LDK would fail the HTLC in `claim_funds`, after the lease is spent.
             self.fail_back(&payment, "the payer demands something this wallet lacks".to_owned());
@@ -484,6 +496,38 @@ impl RecipientRole {
                 Ok(())
             }
         }
+    }
+
+    /// The channel that a fee pays for. Mostly that over which it came; but LDK forwards over whichever
+    /// channel will do, and with an earlier one that has room, the payment comes over that. Then the fee
+    /// is for the new channel, if there is one.
+    fn channel_for_fee(
+        &self,
+        payment: &Claimable,
+        named: Option<LeaseId>,
+    ) -> (ChannelId, ChannelUse) {
+        let channel_id = payment.channels.first().map_or(ChannelId([0; 32]), |(id, _)| *id);
+        let came_over = (channel_id, self.use_of(&payment.channels));
+        let (ChannelUse::Paid(by), Some(named)) = (came_over.1, named) else { return came_over };
+        if by == named || payment.skimmed_fee_msat == 0 {
+            return came_over;
+        }
+        let Some(record) = self.node.leases.get(&named) else { return came_over };
+        if let LeaseState::Consumed(consumption) = &record.state {
+            // LDK shows the payment again.
+            return (consumption.channel_id, ChannelUse::Paid(named));
+        }
+        let wanted = match record.lease.trust_model {
+            TrustModel::ClientTrustsLsp => 0,
+            TrustModel::LspTrustsClient => self.funding_policy.confirmations,
+        };
+        let channels =
+            self.node.channel_manager.list_channels_with_counterparty(&named.lsp_node_id);
+        let new = channels.iter().find(|channel| {
+            let confirmed = channel.confirmations.unwrap_or(0) >= wanted;
+            self.is_unpaid_jit(channel) && channel.is_channel_ready && confirmed
+        });
+        new.map_or(came_over, |channel| (channel.channel_id, ChannelUse::Jit))
     }
 
     /// What a fee may be taken over: one channel that was accepted for a lease. Parts of a payment

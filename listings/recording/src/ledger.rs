@@ -454,7 +454,7 @@ impl Book {
     /// What of a party's money on its way may be claimed already, in msat: nothing, or any of the
     /// amounts that its peers do not wait for. LDK lists an HTLC as the sender's until the peer has
     /// committed to the claim; the sender has the preimage before that, and is paid with it.
-    fn claimed_of(&self, name: &str, said: &Said) -> BTreeSet<u64> {
+    fn claimed_of(&self, said: &Said) -> BTreeSet<u64> {
         let waits_for = |channel: &ChannelBalance| {
             let peers = &self.said.get(&channel.peer)?.channels;
             peers.iter().find(|other| other.id == channel.id).map(|other| other.pending_msat.0)
@@ -493,7 +493,7 @@ impl Book {
         let mut wrong = Vec::new();
         for (name, said) in &self.said {
             let (had, has) = self.had_and_has(name, said, opening, now);
-            if !self.claimed_of(name, said).iter().any(|claimed| had + claimed == has) {
+            if !self.claimed_of(said).iter().any(|claimed| had + claimed == has) {
                 let missing = missing(had, has);
                 wrong
                     .push(format!("{missing} at {name}: its balances and its events do not agree"));

@@ -105,6 +105,9 @@ pub enum OpenDecision {
     AlreadyOpen,
     /// The client is away. [`JitDesk::pending_opens`] will return the plan when it is back.
     WaitForClient,
+    /// Another JIT channel of this client is not paid for yet. [`JitDesk::pending_opens`] will return
+    /// the plan when it is, or when that channel is closed: close it if nothing goes over it.
+    WaitForAnother,
     /// No payment waits for it any more, or it is no lease of ours: nothing to do.
     Stale,
 }

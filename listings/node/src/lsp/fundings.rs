@@ -118,11 +118,24 @@ impl LspRole {
         self.node.peer_manager.process_events();
     }
 
-    /// These fundings are owed. LSPS2 broadcasts at each forward once it has the whole fee, and the chain may be away just then, or
-    /// refuse it for a reason that passes: the wallet has it on disk, and the node broadcasts it again at
-    /// each block.
-    pub(super) fn keep_broadcasting(&self, records: impl IntoIterator<Item = JitRecord>) {
-        for record in records.into_iter().filter(is_claimed_over) {
+    /// The client has claimed something over these channels: their fundings are owed, whichever lease
+    /// the fee was for. LSPS2 broadcasts at each forward once it has the whole fee, and the chain may be
+    /// away just then, or refuse it for a reason that passes: the wallet has it on disk, and the node
+    /// broadcasts it again at each block.
+    pub(super) fn fund_what_was_claimed_over(&self, claimed: &[OutboundHTLCLocator]) {
+        let records = claimed.iter().filter_map(|htlc| self.table.by_channel_id(htlc.channel_id));
+        self.note_funded(records);
+        // The fee may have come over another channel.
+        self.keep_broadcasting();
+    }
+
+    /// The same for all that is paid for: a crash may have come first.
+    pub(super) fn keep_broadcasting(&self) {
+        self.note_funded(self.table.all().into_iter().filter(is_claimed_over));
+    }
+
+    fn note_funded(&self, records: impl IntoIterator<Item = JitRecord>) {
+        for record in records {
             let safe = record.funding.filter(|funding| funding.broadcast_safe);
             if let Some(funding) = safe {
                 self.node.wallet.note_broadcast(&funding.transaction);
@@ -299,9 +312,8 @@ fn was_closed(record: &JitRecord) -> bool {
     matches!(&record.state, JitState::Retired(retired) if retired.why == RetiredWhy::ChannelClosed)
 }
 
-/// The client has claimed over it, and a fee was taken. Not always all of it: with two leases at once LDK
-/// may send the payment of one over the channel of the other, and the fees differ. The client's money
-/// is there all the same.
+/// A fee was taken for it, though perhaps not all of it: a payment in parts brings one part after the
+/// other.
 fn is_claimed_over(record: &JitRecord) -> bool {
     record.open().is_some_and(|open| open.fee_paid || open.skimmed_fee_msat > 0)
 }
@@ -390,7 +402,7 @@ mod tests {
         if let JitState::Open(open) = &mut in_part {
             (open.opening_fee_msat, open.skimmed_fee_msat) = (2, 1);
         }
-        assert!(is_claimed_over(&record(in_part)), "the client has its money there");
+        assert!(is_claimed_over(&record(in_part)), "some of it was taken");
     }
 
     #[test]

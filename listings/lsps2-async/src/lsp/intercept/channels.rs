@@ -35,7 +35,33 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
             self.take_back_opening(lsps2, record, now).await?;
             return Ok(OpenDecision::Stale);
         }
+        if self.another_is_unpaid(&record) {
+            return Ok(OpenDecision::WaitForAnother);
+        }
         Ok(self.plan_once(&record, opening.amt_to_forward_msat))
+    }
+
+    /// Whether this client has another JIT channel, or is about to have it, whose funding is withheld
+    /// and for which nothing was paid yet. With two of them at once, LDK may send each payment over the
+    /// channel of the other: the client could then have money in both, and fail one of the fees.
+    fn another_is_unpaid(&self, record: &JitRecord) -> bool {
+        let mut others = self.table.all();
+        others.retain(|other| {
+            other.client_node_id == record.client_node_id
+                && other.scid != record.scid
+                && other.trust_model == TrustModel::ClientTrustsLsp
+        });
+        others.iter().any(|other| match &other.state {
+            JitState::Opening(_) => {
+                let planned = self.plans_out.contains(&other.user_channel_id);
+                planned || self.view_by_user_id(other).is_some()
+            }
+            JitState::Open(open) => {
+                let nothing_paid = !open.fee_paid && open.skimmed_fee_msat == 0;
+                nothing_paid && self.view(other, open.channel_id).is_some()
+            }
+            JitState::Sold | JitState::Retired(_) => false,
+        })
     }
 
     fn not_opening(&self, record: &JitRecord) -> OpenDecision {
@@ -94,8 +120,8 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
         if fee_of_all == Some(opening.opening_fee_msat) { later } else { 0 }
     }
 
-    /// The channels that must be opened and are not: their client was away, or a restart took the
-    /// consumed `OpenChannel` event with it. Call it when a peer connects and with every sweep.
+    /// The channels that must be opened and are not: their client was away, another channel had to be
+    /// paid for first, or a restart took the consumed `OpenChannel` event with it. Call it when a peer connects and with every sweep.
     pub fn pending_opens(&mut self, connected: impl Fn(&PublicKey) -> bool) -> Vec<OpenPlan> {
         let mut plans = Vec::new();
         for record in self.table.all() {
@@ -109,6 +135,9 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
             // the sweep's.
             let is_held = opening.intercept_ids.iter().any(|id| self.held.get(*id).is_some());
             if !is_held || is_too_late(&self.held, opening, self.switch.height()) {
+                continue;
+            }
+            if self.another_is_unpaid(&record) {
                 continue;
             }
             if let OpenDecision::Open(plan) = self.plan_once(&record, opening.amt_to_forward_msat) {

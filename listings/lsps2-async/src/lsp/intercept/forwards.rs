@@ -1,5 +1,7 @@
 //! The desk's fee side: payments that were claimed, and payments that failed.
 
+use bitcoin::hashes::{Hash, HashEngine, sha256};
+
 use super::*;
 
 impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
@@ -12,7 +14,7 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
         skimmed_fee_msat: Option<u64>,
         now: Duration,
     ) -> Result<FeeOutcome, JitTableError> {
-        let owed = self.owed(next_htlcs);
+        let owed = self.owed(prev_htlcs, next_htlcs);
         let from: Vec<_> = prev_htlcs.iter().filter_map(inbound).collect();
         let mut outcome = FeeOutcome::NotJit;
         for (channel_id, share) in attribute_skim(skimmed_fee_msat.unwrap_or(0), &owed) {
@@ -21,8 +23,24 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
         Ok(outcome)
     }
 
-    /// Each JIT channel among the outgoing HTLCs, once, with what it owes in msat.
-    fn owed(&self, next_htlcs: &[OutboundHTLCLocator]) -> Vec<(ChannelId, u64)> {
+    /// Each JIT channel that these HTLCs may have paid for, once, with what it owes in msat.
+    ///
+    /// LDK forwards over whichever channel with the client will do, not over the one it was told: what
+    /// was handed over as the payment of a fee pays for that lease, wherever it went.
+    fn owed(
+        &self,
+        prev_htlcs: &[InboundHTLCLocator],
+        next_htlcs: &[OutboundHTLCLocator],
+    ) -> Vec<(ChannelId, u64)> {
+        let paid_by = prev_htlcs.iter().filter_map(intercept_id).collect::<Vec<_>>();
+        let records = self.table.all();
+        let named = records.iter().filter_map(JitRecord::open).find(|open| {
+            let fee = open.fee_payment.as_ref();
+            fee.is_some_and(|fee| fee.intercept_ids.iter().any(|id| paid_by.contains(id)))
+        });
+        if let Some(open) = named {
+            return vec![(open.channel_id, open.owed_msat())];
+        }
         let mut owed: Vec<(ChannelId, u64)> = Vec::new();
         for htlc in next_htlcs {
             let record = self.table.by_channel_id(htlc.channel_id);
@@ -94,31 +112,50 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
     ///
     /// Nothing was skimmed from an HTLC that failed, so the account stays as it is. LSPS2 takes any
     /// failure on the channel for that of the payment with the fee; it is told only when no HTLC
-    /// with a skim is on its way.
+    /// with a skim is on its way. The payment may have gone over another channel with the client, so
+    /// that none is on its way ends it for each of the client's leases.
     pub async fn htlc_handling_failed<L: Lsps2Service>(
         &mut self,
         lsps2: &L,
         failure_type: &HTLCHandlingFailureType,
         now: Duration,
     ) -> Result<FeeOutcome, JitTableError> {
-        let HTLCHandlingFailureType::Forward { channel_id, .. } = failure_type else {
+        let HTLCHandlingFailureType::Forward { channel_id, node_id } = failure_type else {
             return Ok(FeeOutcome::NotJit);
         };
-        let Some(record) = self.table.by_channel_id(*channel_id) else {
-            return Ok(FeeOutcome::NotJit);
-        };
-        let Some(open) = record.open().cloned() else {
-            return Ok(FeeOutcome::NotJit);
-        };
-        if open.fee_paid {
-            return Ok(FeeOutcome::Paid(Vec::new()));
+        let own = self.table.by_channel_id(*channel_id).filter(|record| record.open().is_some());
+        let mut failed = self.fees_of(*node_id, *channel_id);
+        if let Some(record) = failed.first()
+            && self.fee_in_flight(record)
+        {
+            failed.clear();
         }
-        if self.fee_in_flight(&record) {
-            return Ok(owed_outcome(&open));
+        if failed.is_empty() {
+            return Ok(match own.as_ref().and_then(JitRecord::open) {
+                None => FeeOutcome::NotJit,
+                Some(open) if open.fee_paid => FeeOutcome::Paid(Vec::new()),
+                Some(open) => owed_outcome(open),
+            });
         }
-        let scid = record.scid;
-        self.end_fee_payment(lsps2, record).await?;
-        Ok(FeeOutcome::FeePaymentFailed(self.release(lsps2, scid, now).await?))
+        let mut released = Vec::new();
+        for record in failed {
+            let scid = record.scid;
+            self.end_fee_payment(lsps2, record).await?;
+            released.extend(self.release(lsps2, scid, now).await?);
+        }
+        Ok(FeeOutcome::FeePaymentFailed(released))
+    }
+
+    /// The leases whose fee may have been in what failed on this channel: that of the channel, and those
+    /// of the same client whose fee was handed over.
+    fn fees_of(&self, client: Option<PublicKey>, channel_id: ChannelId) -> Vec<JitRecord> {
+        let mut records = self.table.all();
+        records.retain(|record| {
+            let Some(open) = record.open().filter(|open| !open.fee_paid) else { return false };
+            let elsewhere = client == Some(record.client_node_id) && open.fee_payment.is_some();
+            open.channel_id == channel_id || elsewhere
+        });
+        records
     }
 
     /// LDK forwards over whichever channel with the client will do, whatever channel it was told. A skim
@@ -157,6 +194,17 @@ fn owed_outcome(open: &OpenChannel) -> FeeOutcome {
         skimmed_fee_msat: open.skimmed_fee_msat,
         opening_fee_msat: open.opening_fee_msat,
     }
+}
+
+/// The name that LDK gave an intercepted HTLC: it makes it of these three, and tells nobody
+/// (`channelmanager.rs`, `InterceptId::from_htlc_id_and_chan_id`).
+pub(super) fn intercept_id(htlc: &InboundHTLCLocator) -> Option<InterceptId> {
+    let (htlc_id, node_id) = (htlc.htlc_id?, htlc.node_id?);
+    let mut engine = sha256::Hash::engine();
+    engine.input(&htlc_id.to_be_bytes());
+    engine.input(&htlc.channel_id.0);
+    engine.input(&node_id.serialize());
+    Some(InterceptId(sha256::Hash::from_engine(engine).to_byte_array()))
 }
 
 /// Events written by LDK before 0.3 have no HTLC id; they cannot concern this table.

@@ -930,3 +930,128 @@ fn the_futures_are_send<CM, K, T>(
     is_send(desk.sweep(lsps2, now));
     is_send(desk.resume(lsps2, now));
 }
+
+/// Another lease of the same client, with a channel that is open.
+fn another_channel(trust_model: TrustModel, fee_paid: bool) -> (JitRecord, ChannelView) {
+    let (channel_id, user_channel_id) = (ChannelId([8; 32]), USER_ID + 1);
+    let state = JitState::Open(OpenChannel {
+        channel_id,
+        opening_fee_msat: FEE,
+        skimmed_fee_msat: if fee_paid { FEE } else { 0 },
+        counted: Vec::new(),
+        fee_payment: None,
+        fee_paid,
+    });
+    let record = JitRecord { scid: SCID + 1, user_channel_id, trust_model, state, ..sold() };
+    let view = ChannelView {
+        channel_id,
+        user_channel_id,
+        counterparty: node(1),
+        is_ready: true,
+        skim_in_flight_msat: 0,
+    };
+    (record, view)
+}
+
+/// While the funding of one is withheld and nobody has paid for it, there is no second one: LDK could send
+/// each payment over the channel of the other.
+#[tokio::test]
+async fn a_client_has_one_unpaid_channel_at_a_time() {
+    use TrustModel::{ClientTrustsLsp, LspTrustsClient};
+    for (trust, fee_paid, waits) in [
+        (ClientTrustsLsp, false, true),
+        (ClientTrustsLsp, true, false),
+        (LspTrustsClient, false, false),
+    ] {
+        let mut bench = Bench::new(JitRecord { trust_model: trust, ..sold() }).await;
+        let (other, view) = another_channel(trust, fee_paid);
+        bench.desk.table().insert(other).await.unwrap();
+        bench.switch.channels.lock().unwrap().push(view);
+        bench.intercept(htlc(1, 1, PAYMENT)).await;
+        let decision = bench.open_event().await;
+        assert_eq!(decision == OpenDecision::WaitForAnother, waits, "{decision:?}");
+        assert_eq!(bench.held(), 1);
+        if waits {
+            assert_eq!(bench.desk.pending_opens(|_| true), []);
+            // It is closed, or paid for: then it is this one's turn, once.
+            bench.switch.channels.lock().unwrap().clear();
+            assert_eq!(bench.desk.pending_opens(|_| true).len(), 1);
+            assert_eq!(bench.desk.pending_opens(|_| true), []);
+        }
+    }
+}
+
+/// Neither of two that are asked for at once has a channel: the first that asks goes first.
+#[tokio::test]
+async fn two_leases_that_wait_for_a_channel_do_not_wait_for_each_other() {
+    let trusting = JitRecord { trust_model: TrustModel::ClientTrustsLsp, ..sold() };
+    let mut bench = Bench::new(trusting.clone()).await;
+    bench.intercept(htlc(1, 1, PAYMENT)).await;
+    let opening = JitState::Opening(Opening {
+        payment_hash: PaymentHash([2; 32]),
+        intercept_ids: Vec::new(),
+        amt_to_forward_msat: PAYMENT,
+        opening_fee_msat: FEE,
+        since: bench.now,
+    });
+    let other =
+        JitRecord { scid: SCID + 1, user_channel_id: USER_ID + 1, state: opening, ..trusting };
+    bench.desk.table().insert(other).await.unwrap();
+    assert!(matches!(bench.open_event().await, OpenDecision::Open(_)));
+    let online = |_: &PublicKey| true;
+    let second = bench.desk.open_channel(&bench.lsps2, USER_ID + 1, online, bench.now).await;
+    assert_eq!(second.unwrap(), OpenDecision::WaitForAnother);
+    // The first is not coming.
+    bench.desk.open_failed(&bench.lsps2, USER_ID, bench.now).await.unwrap();
+    let second = bench.desk.open_channel(&bench.lsps2, USER_ID + 1, online, bench.now).await;
+    assert!(matches!(second.unwrap(), OpenDecision::Open(_)));
+}
+
+fn went(from: u64, over: ChannelId) -> ([InboundHTLCLocator; 1], [OutboundHTLCLocator; 1]) {
+    let prev = InboundHTLCLocator {
+        channel_id: ChannelId([3; 32]),
+        htlc_id: Some(from),
+        amount_msat: None,
+        user_channel_id: None,
+        node_id: Some(node(2)),
+    };
+    let next = OutboundHTLCLocator {
+        channel_id: over,
+        amount_msat: None,
+        user_channel_id: None,
+        node_id: None,
+    };
+    ([prev], [next])
+}
+
+/// The HTLC that was handed over for the fee of one lease went out over the channel of the other, and a
+/// payment in full over that of the first.
+#[tokio::test]
+async fn a_fee_is_that_of_the_lease_it_was_handed_over_for() {
+    let (mut first, view) = another_channel(TrustModel::ClientTrustsLsp, false);
+    let (prev, next) = went(5, CHANNEL);
+    let name = forwards::intercept_id(&prev[0]).unwrap();
+    assert_ne!(Some(name), forwards::intercept_id(&went(6, CHANNEL).0[0]));
+    if let JitState::Open(open) = &mut first.state {
+        let payment_hash = PaymentHash([1; 32]);
+        open.fee_payment = Some(FeePayment { payment_hash, intercept_ids: vec![name] });
+    }
+    let (scid, id) = (first.scid, view.channel_id);
+    let mut bench = Bench::new(sold()).await;
+    bench.desk.table().insert(first).await.unwrap();
+    let paid = |bench: &Bench| {
+        bench
+            .desk
+            .table()
+            .get(scid)
+            .unwrap()
+            .open()
+            .map(|open| (open.skimmed_fee_msat, open.fee_paid))
+    };
+    let (other, over_it) = went(6, id);
+    bench.desk.payment_forwarded(&bench.lsps2, &other, &over_it, None, bench.now).await.unwrap();
+    assert_eq!(paid(&bench), Some((0, false)));
+    let fee = Some(FEE);
+    bench.desk.payment_forwarded(&bench.lsps2, &prev, &next, fee, bench.now).await.unwrap();
+    assert_eq!(paid(&bench), Some((FEE, true)));
+}
