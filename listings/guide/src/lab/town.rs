@@ -553,6 +553,8 @@ impl Town {
             left -= now;
             self.counts.blocks += now;
             self.settled().await;
+            // Who is dead for hours in the middle of a claim comes back after the HTLC has expired.
+            self.bury().await?;
             self.world.chain.mine(now, &nobody()).await?;
             self.pass(BLOCK * now);
             self.synced().await?;
