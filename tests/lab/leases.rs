@@ -3,9 +3,10 @@
 
 use guide::lab;
 use guide::world::{Story, World, channel_is};
-use lsps2_async::lease::{Lease, TrustModel};
+use lsps2_async::lease::{Lease, LeaseState, TrustModel};
 use lsps2_async::lsp::jit_table::JitRecord;
 use lsps2_async::payer::PayerMode;
+use node::lsp::Conduct;
 use node::transcript::{Entry, HtlcState, What};
 use regtest::Chain;
 use std::time::Duration;
@@ -15,7 +16,12 @@ const FEE_MSAT: u64 = 2_000_000;
 
 /// A recipient that is online and has bought this many leases.
 async fn with_leases(trust: TrustModel, many: usize) -> (World, Vec<Lease>) {
-    let story = Story::new(PayerMode::AlwaysOnline, trust);
+    with_an_lsp_that(Conduct::Honest, trust, many).await
+}
+
+async fn with_an_lsp_that(conduct: Conduct, trust: TrustModel, many: usize) -> (World, Vec<Lease>) {
+    let mut story = Story::new(PayerMode::AlwaysOnline, trust);
+    story.lsp.conduct = conduct;
     let mut world = World::new(Chain::embedded(), story).await.unwrap();
     world.start_recipient().await.unwrap();
     let (lsp, policy) = (world.lsp().id(), world.buying_policy());
@@ -102,8 +108,29 @@ async fn a_fee_that_comes_over_the_channel_of_another_lease_pays_for_its_own() {
     }
 }
 
-/// The wallet would have to take back what it holds. LDK says on which channel the HTLC failed, which is not
-/// that of the lease; the fee is owed again at once.
+/// Without a new channel there is nothing to pay for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_fee_of_a_second_lease_is_refused_if_no_channel_came_for_it() {
+    let trust = TrustModel::ClientTrustsLsp;
+    let (world, leases) = with_an_lsp_that(Conduct::OpensNothing, trust, 2).await;
+    lab::begin(&world, "nothing", "A fee, and no channel for it").await.unwrap();
+    paid(&world, &leases[0], 50_000_000).await;
+    let (from, before) = (world.transcript.position(), world.payer().balances().channels);
+    pay(&world, &leases[1], 40_000_000);
+    let reason = world.see_judgement(from).await.unwrap().unwrap_err();
+    assert!(reason.contains("were skimmed over a channel that lease"), "{reason}");
+    world.see_htlc(from, "payer", HtlcState::Failed).await.unwrap();
+    world.rest().await.unwrap();
+    let now = world.payer().balances().channels;
+    assert_eq!(now[0].outbound_msat, before[0].outbound_msat, "everything came back");
+    let second = world.recipient().leases().into_iter().find(|r| r.lease.id == leases[1].id);
+    assert_eq!(second.unwrap().state, LeaseState::Active, "nothing was paid under it");
+    lab::end(&world).await.unwrap();
+    world.stop().await;
+}
+
+/// LDK says on which channel the HTLC failed, and that is not the one of the lease. The fee is owed again
+/// at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fee_that_fails_on_the_channel_of_another_lease_is_owed_again() {
     let (world, leases) = with_leases(TrustModel::ClientTrustsLsp, 2).await;
@@ -113,9 +140,8 @@ async fn a_fee_that_fails_on_the_channel_of_another_lease_is_owed_again() {
     world.recipient().hold_claims();
     pay(&world, &leases[1], 40_000_000);
     world.see(from, |e| is_event(e, "recipient", "PaymentClaimable")).await.unwrap();
-    world.rest().await.unwrap();
     assert!(record(&world, &leases[1]).open().unwrap().fee_payment.is_some());
-    world.recipient().decline_held_claims();
+    world.see(from, |_| world.recipient().decline_held_claims()).await.unwrap();
     world.see_htlc(from, "payer", HtlcState::Failed).await.unwrap();
     world.rest().await.unwrap();
     assert!(record(&world, &leases[1]).open().unwrap().fee_payment.is_none());
@@ -174,14 +200,13 @@ async fn an_unpaid_channel_is_closed_for_a_payment_under_another_lease() {
     world.recipient().hold_claims();
     pay(&world, &leases[0], 50_000_000);
     world.see(from, |e| is_event(e, "recipient", "PaymentClaimable")).await.unwrap();
-    world.rest().await.unwrap();
     // While it is on its way, the other payment waits.
     pay(&world, &leases[1], 40_000_000);
     let intercepted = |e: &Entry| is_htlc(e, "lsp", HtlcState::Intercepted);
     world.see_times(2, from, intercepted).await.unwrap();
     world.rest().await.unwrap();
     assert_eq!(openings(&world, from), 1);
-    world.recipient().decline_held_claims();
+    world.see(from, |_| world.recipient().decline_held_claims()).await.unwrap();
     for (node, peer) in [("lsp", "recipient"), ("recipient", "lsp")] {
         world.see(from, |e| e.node == node && channel_is(e, "closed", peer)).await.unwrap();
     }

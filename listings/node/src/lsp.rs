@@ -81,6 +81,8 @@ pub enum Conduct {
     /// Skims this much, in msat, from payments over the channel itself, which name no lease. LDK must
     /// intercept them: `HTLCInterceptionFlags::ToOnlinePrivateChannels`.
     SkimsWithoutLease(u64),
+    /// Takes the fee of a new lease over a channel that the client has already, and opens none.
+    OpensNothing,
 }
 
 impl LspPolicy {
@@ -272,7 +274,7 @@ impl LspRole {
     async fn on_intercepted(&self, htlc: InterceptedHtlc) -> Result<(), ReplayEvent> {
         self.node.point(points::HTLC_INTERCEPTED);
         let (hash, msat) = (Some(htlc.payment_hash), htlc.expected_outbound_amount_msat);
-        if self.skims_again(&htlc) || self.skims_elsewhere(&htlc) {
+        if self.skims_again(&htlc) || self.skims_elsewhere(&htlc) || self.opens_nothing(&htlc) {
             return Ok(());
         }
         let now = self.node.now();
@@ -619,6 +621,27 @@ impl LspRole {
         let less = htlc.expected_outbound_amount_msat - fee;
         let _ =
             self.node.channel_manager.forward_intercepted_htlc(htlc.intercept_id, id, peer, less);
+        self.forward_now();
+        true
+    }
+
+    fn opens_nothing(&self, htlc: &InterceptedHtlc) -> bool {
+        if self.conduct != Conduct::OpensNothing {
+            return false;
+        }
+        let record = self.table.get(htlc.requested_next_hop_scid);
+        let Some(record) = record.filter(|record| matches!(record.state, JitState::Sold)) else {
+            return false;
+        };
+        let usable = self.node.channel_manager.list_usable_channels();
+        let client = record.client_node_id;
+        let Some(channel) = usable.iter().find(|c| c.counterparty.node_id == client) else {
+            return false;
+        };
+        let gross = htlc.expected_outbound_amount_msat;
+        let less = gross - record.opening_fee_msat(gross).unwrap_or(0);
+        let (id, htlc_id) = (&channel.channel_id, htlc.intercept_id);
+        let _ = self.node.channel_manager.forward_intercepted_htlc(htlc_id, id, client, less);
         self.forward_now();
         true
     }

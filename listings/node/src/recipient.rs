@@ -213,12 +213,14 @@ impl Recipient {
         Ok(())
     }
 
-    /// Fails back what has waited, as a user who declines; from now on judges all else at once.
-    pub fn decline_held_claims(&self) {
-        let held = self.role.held_claims.lock().unwrap().take();
-        for payment in held.unwrap_or_default() {
-            self.role.fail_back(&payment, "the user declined it".to_owned());
+    /// Fails back what has waited, as a user who declines, and from now on judges all else at once.
+    /// Whether anything has waited; if not, nothing changes.
+    pub fn decline_held_claims(&self) -> bool {
+        let held = self.role.held_claims.lock().unwrap().take_if(|held| !held.is_empty());
+        for payment in held.iter().flatten() {
+            self.role.fail_back(payment, "the user declined it".to_owned());
         }
+        held.is_some()
     }
 
     /// From now on, channels wait to be accepted. For tests of a wallet that answers otherwise.

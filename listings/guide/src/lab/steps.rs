@@ -133,6 +133,7 @@ impl Display for Step {
             Self::Renew(recipient) => write!(f, "renew {}", Who::Recipient(*recipient).name()),
             Self::Conduct(Conduct::Honest) => write!(f, "honest"),
             Self::Conduct(Conduct::SkimsAgain) => write!(f, "skims-again"),
+            Self::Conduct(Conduct::OpensNothing) => write!(f, "opens-nothing"),
             Self::Conduct(Conduct::SkimsMore(msat)) => write!(f, "skims-more {msat}"),
             Self::Conduct(Conduct::SkimsWithoutLease(msat)) => {
                 write!(f, "skims-without-lease {msat}")
@@ -180,6 +181,7 @@ impl FromStr for Step {
             ["renew", who] => Self::Renew(recipient(who)?),
             ["honest"] => Self::Conduct(Conduct::Honest),
             ["skims-again"] => Self::Conduct(Conduct::SkimsAgain),
+            ["opens-nothing"] => Self::Conduct(Conduct::OpensNothing),
             ["skims-more", msat] => Self::Conduct(Conduct::SkimsMore(msat.parse()?)),
             ["skims-without-lease", msat] => {
                 Self::Conduct(Conduct::SkimsWithoutLease(msat.parse()?))
@@ -253,6 +255,7 @@ fn step() -> impl Strategy<Value = Step> {
     let conduct = prop_oneof![
         2 => Just(Conduct::Honest),
         1 => Just(Conduct::SkimsAgain),
+        1 => Just(Conduct::OpensNothing),
         1 => (1..5_000_000u64).prop_map(Conduct::SkimsMore),
     ];
     prop_oneof![

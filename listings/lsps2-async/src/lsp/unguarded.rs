@@ -351,6 +351,39 @@ async fn ldk_broadcasts_the_funding_again_at_each_forward() {
     shows((sent.len(), one.len()) == (3, 1), "funding-is-broadcast-at-each-forward", guard);
 }
 
+/// The channel of the first lease has less room than that of the second, and enough. What LSPS2 hears of,
+/// as its documentation has it, is the channel that the payment went over.
+#[tokio::test]
+async fn ldk_counts_a_fee_for_the_channel_it_went_over() {
+    let rig = Rig::new().await;
+    let mut channels = Vec::new();
+    for (user_channel_id, capacity_sat) in [(USER_ID, 300_000), (USER_ID + 1, 500_000)] {
+        let scid = rig.sell_as(user_channel_id, None, true).await;
+        pay(&rig, scid, PAYMENT).await.1.unwrap();
+        let channel = rig.open(user_channel_id, capacity_sat);
+        channels.push((scid, channel));
+        rig.service().channel_ready(user_channel_id, &channel, &rig.client.id).await.unwrap();
+        rig.talk();
+        assert_eq!(rig.claim(), PAYMENT - FEE);
+        let forwarded = rig.lsp.take(|event| match event {
+            Event::PaymentForwarded { next_htlcs, skimmed_fee_msat, .. } => {
+                Some((next_htlcs[0].channel_id, skimmed_fee_msat.unwrap_or_default()))
+            }
+            _ => None,
+        });
+        let [(over, skim)] = forwarded[..] else { panic!("one forward") };
+        assert_eq!(skim, FEE);
+        rig.service().payment_forwarded(over, skim).await.unwrap();
+        assert_eq!(over, channels[0].1, "LDK forwards over the channel with the least room");
+    }
+    let broadcasts = rig.lsp.sent.0.lock().unwrap().iter().map(serialize).collect::<HashSet<_>>();
+    let (htlc, answer) = pay(&rig, channels[1].0, PAYMENT).await;
+    rig.talk();
+    let waits = answer.is_ok() && rig.claim() == 0 && rig.was_held(&htlc);
+    let guard = "the desk books a fee for the lease whose HTLC it was";
+    shows(broadcasts.len() == 1 && waits, "a-fee-counts-where-it-went", guard);
+}
+
 /// A funding that was withheld and never seen: nothing is broadcast, whatever the reason says.
 #[tokio::test]
 async fn ldk_gives_a_broadcast_as_the_reason_where_there_was_none() {

@@ -681,9 +681,11 @@ impl Rig {
         let to = self.client.id;
         self.lsp.manager.create_channel(to, capacity_sat, 0, user_channel_id, None, None).unwrap();
         self.talk();
-        let channel = self.lsp.channel_with(&self.client);
-        assert!(channel.is_usable);
-        channel.channel_id
+        let channels = self.lsp.manager.list_channels_with_counterparty(&to).into_iter();
+        let mut new = channels.filter(|channel| channel.user_channel_id == user_channel_id);
+        let new = new.next().expect("it was asked for");
+        assert!(new.is_usable);
+        new.channel_id
     }
 
     /// Opens the channel, and LSPS2 forwards over it.
