@@ -202,8 +202,19 @@ async fn serve(folder: &Path) -> (String, tokio::task::JoinHandle<()>) {
     (base, tokio::spawn(async move { axum::serve(listener, app).await.unwrap() }))
 }
 
-/// Starts the driver on a port of its choice.
+/// Starts the driver on a port of its choice. It takes one for IPv4, and gives up if somebody has the same
+/// one for IPv6.
 async fn start(driver: &Path) -> (Child, u16) {
+    const TRIES: usize = 5;
+    for _ in 0..TRIES {
+        if let Some(started) = try_start(driver).await {
+            return started;
+        }
+    }
+    panic!("{} says no port", driver.display());
+}
+
+async fn try_start(driver: &Path) -> Option<(Child, u16)> {
     let mut child = Command::new(driver)
         .arg("--port=0")
         .stdout(Stdio::piped())
@@ -217,10 +228,10 @@ async fn start(driver: &Path) -> (Child, u16) {
             let port = port.trim_end_matches('.').trim().parse().unwrap();
             // Read on, or the driver stops at a full pipe.
             tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-            return (child, port);
+            return Some((child, port));
         }
     }
-    panic!("{} says no port", driver.display());
+    None
 }
 
 /// The pages, chapters before source files; `toc.html` is a page too.

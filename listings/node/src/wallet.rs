@@ -85,6 +85,15 @@ struct State {
 }
 
 impl State {
+    fn build(&mut self, script: &Script, amount: Amount, confirmed: bool) -> Result<Psbt> {
+        let mut builder = self.wallet.build_tx();
+        builder.add_recipient(script.to_owned(), amount).fee_rate(FEE_RATE);
+        if confirmed {
+            builder.exclude_unconfirmed();
+        }
+        Ok(builder.finish()?)
+    }
+
     /// Signs the inputs that are this wallet's. Says whether no others are left.
     fn sign(&self, psbt: &mut Psbt) -> Result<bool> {
         let options = SignOptions { trust_witness_utxo: true, ..Default::default() };
@@ -188,17 +197,24 @@ impl Wallet {
     /// is no coin before: nobody may ever see the transaction.
     pub fn pay(&self, script: &Script, amount: Amount) -> Result<Transaction> {
         let mut state = self.state.lock().unwrap();
-        let mut builder = state.wallet.build_tx();
-        builder.add_recipient(script.to_owned(), amount).fee_rate(FEE_RATE);
-        let mut psbt = builder.finish().with_context(|| format!("paying {amount} on chain"))?;
+        // The chain may still refuse what is not confirmed: its change is spent last.
+        let built =
+            state.build(script, amount, true).or_else(|_| state.build(script, amount, false));
+        let mut psbt = built.with_context(|| format!("paying {amount} on chain"))?;
         ensure!(state.sign(&mut psbt)?, "the wallet cannot sign its own coins");
         let transaction = psbt.extract_tx()?;
-        for input in &transaction.input {
-            state.wallet.lock_outpoint(input.previous_output);
+        for coin in coins_of(&transaction) {
+            state.wallet.lock_outpoint(coin);
         }
-        state.save()?;
         state.unsent.insert(transaction.compute_txid(), transaction.clone());
-        state.save_unsent()?;
+        if let Err(error) = state.save().and_then(|()| state.save_unsent()) {
+            // Nobody gets it, so nobody would give its coins back.
+            state.unsent.remove(&transaction.compute_txid());
+            for coin in coins_of(&transaction) {
+                state.wallet.unlock_outpoint(coin);
+            }
+            return Err(error);
+        }
         Ok(transaction)
     }
 
@@ -434,6 +450,35 @@ mod tests {
         let child = wallet.pay(&script, Amount::from_sat(100_000)).unwrap();
         assert_eq!(child.input[0].previous_output.txid, next.compute_txid());
         chain.broadcast(&[child]).await.unwrap();
+    }
+
+    /// What was broadcast may be refused after all, and with it whatever spends its change.
+    #[tokio::test]
+    async fn change_that_is_not_confirmed_is_spent_last() {
+        let folder = tempfile::tempdir().unwrap();
+        let (chain, wallet) = one_coin(&folder).await;
+        let script = wallet.script().unwrap();
+        mine(&chain, &wallet, 1, &script).await;
+        mine(&chain, &wallet, 100, Script::from_bytes(&[0x51])).await;
+        let first = wallet.pay(&script, Amount::from_sat(100_000)).unwrap();
+        wallet.note_broadcast(&first);
+        let second = wallet.pay(&script, Amount::from_sat(100_000)).unwrap();
+        assert!(coins_of(&second).all(|coin| coin.txid != first.compute_txid()));
+        let third = wallet.pay(&script, Amount::from_sat(100_000)).unwrap();
+        assert!(coins_of(&third).any(|coin| coin.txid == first.compute_txid()));
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_does_not_take_a_payment_takes_no_coins() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_, wallet) = one_coin(&folder).await;
+        let (script, amount) = (wallet.script().unwrap(), Amount::from_sat(100_000));
+        let in_the_way = folder.path().join("store").join(NAMESPACE).join(UNSENT);
+        std::fs::create_dir_all(&in_the_way).unwrap();
+        assert!(wallet.pay(&script, amount).is_err());
+        assert!(wallet.unsent().is_empty());
+        std::fs::remove_dir(&in_the_way).unwrap();
+        wallet.pay(&script, amount).unwrap();
     }
 
     #[tokio::test]
