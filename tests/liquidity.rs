@@ -192,7 +192,8 @@ fn of_invoice(invoice: &Bolt11Invoice) -> Onion {
 pub fn send_in_parts(world: &World, lease: &Lease, parts_msat: &[u64], onion: Onion) {
     let (payer, lsp) = (world.payer(), world.lsp());
     let to_payer_lsp = payer.channel_manager().list_usable_channels();
-    let to_lsp = lsp.channel_manager().list_usable_channels();
+    let payers_lsp = world.payer_lsp.id();
+    let to_lsp = lsp.channel_manager().list_channels_with_counterparty(&payers_lsp);
     let hop = |pubkey, short_channel_id, fee_msat, cltv_expiry_delta| RouteHop {
         pubkey,
         node_features: NodeFeatures::empty(),

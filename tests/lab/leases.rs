@@ -3,6 +3,7 @@
 
 use guide::lab;
 use guide::world::{Story, World, channel_is};
+use lightning::ln::outbound_payment::RecipientOnionFields;
 use lsps2_async::lease::{Lease, LeaseState, TrustModel};
 use lsps2_async::lsp::jit_table::JitRecord;
 use lsps2_async::payer::PayerMode;
@@ -10,6 +11,8 @@ use node::lsp::Conduct;
 use node::transcript::{Entry, HtlcState, What};
 use regtest::Chain;
 use std::time::Duration;
+
+use crate::liquidity::{Onion, send_in_parts};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 const FEE_MSAT: u64 = 2_000_000;
@@ -129,6 +132,54 @@ async fn the_fee_of_a_second_lease_is_refused_if_no_channel_came_for_it() {
     world.stop().await;
 }
 
+/// It opens none, or one in which the payment would not have room.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_fee_of_a_second_lease_is_not_for_a_channel_that_is_too_small() {
+    let trust = TrustModel::ClientTrustsLsp;
+    let (world, leases) = with_an_lsp_that(Conduct::OpensNothing, trust, 3).await;
+    lab::begin(&world, "small", "A fee for a small channel").await.unwrap();
+    paid(&world, &leases[0], 50_000_000).await;
+    for (capacity_sat, is_enough) in [(39_999, false), (40_000, true)] {
+        let from = world.transcript.position();
+        world.lsp().open_channel(world.recipient().id(), capacity_sat, false).unwrap();
+        let ready = |e: &Entry| e.node == "recipient" && channel_is(e, "ready", "lsp");
+        world.see(from, ready).await.unwrap();
+        let from = world.transcript.position();
+        pay(&world, &leases[1], 40_000_000);
+        assert_eq!(world.see_judgement(from).await.unwrap().is_ok(), is_enough);
+        let end = if is_enough { HtlcState::Paid } else { HtlcState::Failed };
+        world.see_htlc(from, "payer", end).await.unwrap();
+        world.rest().await.unwrap();
+    }
+    world.stop().await;
+}
+
+/// One part has room only in the new channel, and LDK sends the other over the old one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_payment_in_parts_may_come_over_the_old_channel_and_the_new() {
+    let (world, leases) = with_leases(TrustModel::ClientTrustsLsp, 2).await;
+    lab::begin(&world, "parts-over-both", "Parts over two channels").await.unwrap();
+    paid(&world, &leases[0], 50_000_000).await;
+    let parts = [60_000_000, 30_000_000];
+    let invoice = world.recipient().jit_invoice(&leases[1], HOUR).unwrap();
+    let mut fields = RecipientOnionFields::secret_only(*invoice.payment_secret(), 90_000_000);
+    fields.payment_metadata = invoice.payment_metadata().cloned();
+    let final_cltv_delta = invoice.min_final_cltv_expiry_delta().try_into().unwrap();
+    let onion = Onion { hash: invoice.payment_hash(), fields, final_cltv_delta };
+    let from = world.transcript.position();
+    send_in_parts(&world, &leases[1], &parts, onion);
+    world.see_judgement(from).await.unwrap().unwrap();
+    world.see_htlc(from, "payer", HtlcState::Paid).await.unwrap();
+    world.see_times(2, from, |e| is_htlc(e, "lsp", HtlcState::Forwarded)).await.unwrap();
+    world.rest().await.unwrap();
+    let here: Vec<_> = leases.iter().map(|lease| recipients_msat(&world, lease)).collect();
+    assert_eq!(here.iter().sum::<u64>(), 140_000_000 - 2 * FEE_MSAT);
+    assert!(here[0] > 48_000_000 && here[1] > 0, "both parts came over one channel: {here:?}");
+    all_are_funded(&world, &leases).await;
+    lab::end(&world).await.unwrap();
+    world.stop().await;
+}
+
 /// LDK says on which channel the HTLC failed, and that is not the one of the lease. The fee is owed again
 /// at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -216,6 +267,29 @@ async fn an_unpaid_channel_is_closed_for_a_payment_under_another_lease() {
     world.rest().await.unwrap();
     assert!(is_paid(&world, &leases[1]));
     all_are_funded(&world, &leases[1..]).await;
+    lab::end(&world).await.unwrap();
+    world.stop().await;
+}
+
+/// What carries the fee of the second lease is held in the channel of the first when the second channel is
+/// closed. Nobody may get anything from that, and its coins are free at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_channel_that_is_closed_while_its_fee_is_elsewhere_keeps_no_coins() {
+    let (world, leases) = with_leases(TrustModel::ClientTrustsLsp, 2).await;
+    lab::begin(&world, "elsewhere", "A channel closes while its fee is elsewhere").await.unwrap();
+    paid(&world, &leases[0], 50_000_000).await;
+    let from = world.transcript.position();
+    world.recipient().hold_claims();
+    pay(&world, &leases[1], 40_000_000);
+    world.see(from, |e| is_event(e, "recipient", "PaymentClaimable")).await.unwrap();
+    let channel = record(&world, &leases[1]).open().unwrap().channel_id;
+    let (lsp, wallet) = (world.lsp().id(), world.recipient().channel_manager());
+    wallet.force_close_broadcasting_latest_txn(&channel, &lsp, "closed".to_owned()).unwrap();
+    world.see(from, |e| e.node == "lsp" && channel_is(e, "closed", "recipient")).await.unwrap();
+    world.see(from, |_| record(&world, &leases[1]).funding.is_none()).await.unwrap();
+    world.see(from, |_| world.recipient().decline_held_claims()).await.unwrap();
+    world.see_htlc(from, "payer", HtlcState::Failed).await.unwrap();
+    world.rest().await.unwrap();
     lab::end(&world).await.unwrap();
     world.stop().await;
 }

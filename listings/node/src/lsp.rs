@@ -959,7 +959,7 @@ impl Role for LspRole {
                     )
                     .await;
                 self.on_fee_outcome(outcome.map_err(replay)?);
-                self.fund_what_was_claimed_over(&next_htlcs);
+                self.keep_broadcasting();
                 self.pay_out_closed(&mut desk, &next_htlcs).await;
                 let skim = skimmed_fee_msat.unwrap_or(0);
                 self.node.note_htlc(HtlcState::Forwarded, None, msat, skim, None);

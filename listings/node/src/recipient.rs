@@ -26,9 +26,7 @@ use lsps2_async::bolt11::{InvoiceTerms, lease_metadata};
 use lsps2_async::claim::{
     Arrival, ChannelUse, ClaimPolicy, Refusal, Verdict, is_jit, jit_user_channel_id, judge,
 };
-use lsps2_async::lease::{
-    Consumption, Lease, LeaseId, LeaseRecord, LeaseState, LeaseStoreError, TrustModel,
-};
+use lsps2_async::lease::{Consumption, Lease, LeaseId, LeaseRecord, LeaseState, LeaseStoreError};
 use lsps2_async::metadata::LeaseMetadata;
 use lsps2_async::negotiate::{Negotiation, NegotiationPolicy, Progress};
 use lsps2_async::router::PathPolicy;
@@ -438,7 +436,8 @@ impl RecipientRole {
             channel_id,
             channel_use,
             total_msat: payment.onion_fields.as_ref().map(|fields| fields.total_mpp_amount_msat),
-            unfunded: self.are_unfunded(&payment.channels),
+            unfunded: self.are_unfunded(&payment.channels)
+                || channel_use == ChannelUse::Jit && !self.is_funded(&channel_id),
         };
         if payment.has_unknown_even_tlv() {
             // LDK would fail the HTLC in `claim_funds`, after the lease is spent.
@@ -501,39 +500,47 @@ impl RecipientRole {
     }
 
     /// The channel that a fee pays for. Mostly that over which it came; but LDK forwards over whichever
-    /// channel will do, and with an earlier one that has room, the payment comes over that. Then the fee
-    /// is for the new channel, if there is one.
+    /// channel will do: the payment, or a part of it, may come over an older one that has room. Then the fee
+    /// is for the new channel, if there is one that has room for the whole payment.
     fn channel_for_fee(
         &self,
         payment: &Claimable,
         named: Option<LeaseId>,
     ) -> (ChannelId, ChannelUse) {
-        let channel_id = payment.channels.first().map_or(ChannelId([0; 32]), |(id, _)| *id);
-        let came_over = (channel_id, self.use_of(&payment.channels));
-        let (ChannelUse::Paid(by), Some(named)) = (came_over.1, named) else { return came_over };
-        if by == named || payment.skimmed_fee_msat == 0 {
-            return came_over;
-        }
-        let Some(record) = self.node.leases.get(&named) else { return came_over };
-        if let LeaseState::Consumed(consumption) = &record.state {
-            // LDK shows the payment again.
-            return (consumption.channel_id, ChannelUse::Paid(named));
-        }
-        let wanted = match record.lease.trust_model {
-            TrustModel::ClientTrustsLsp => 0,
-            TrustModel::LspTrustsClient => self.funding_policy.confirmations,
+        let first = payment.channels.first().map_or(ChannelId([0; 32]), |(id, _)| *id);
+        let use_of_first = self.use_of(&payment.channels);
+        let record = named.and_then(|named| self.node.leases.get(&named));
+        let Some(record) = record.filter(|_| payment.skimmed_fee_msat > 0) else {
+            return (first, use_of_first);
         };
-        let channels =
-            self.node.channel_manager.list_channels_with_counterparty(&named.lsp_node_id);
-        let new = channels.iter().find(|channel| {
-            let confirmed = channel.confirmations.unwrap_or(0) >= wanted;
-            self.is_unpaid_jit(channel) && channel.is_channel_ready && confirmed
-        });
-        new.map_or(came_over, |channel| (channel.channel_id, ChannelUse::Jit))
+        if let LeaseState::Consumed(by) = &record.state {
+            // LDK shows the payment again, or another one comes, which is refused as such.
+            return (by.channel_id, ChannelUse::Paid(record.lease.id));
+        }
+        let lsp = &record.lease.id.lsp_node_id;
+        let mut unpaid = self.node.channel_manager.list_channels_with_counterparty(lsp);
+        unpaid.retain(|channel| self.is_unpaid_jit(channel));
+        let came = |channel: &&ChannelDetails| {
+            payment.channels.iter().any(|(id, _)| *id == channel.channel_id)
+        };
+        let fits = |channel: &&ChannelDetails| {
+            let gross_msat = payment.amount_msat.saturating_add(payment.skimmed_fee_msat);
+            let value_msat = channel.channel_value_satoshis.saturating_mul(1_000);
+            channel.is_channel_ready && value_msat >= gross_msat
+        };
+        match &unpaid.iter().filter(came).collect::<Vec<_>>()[..] {
+            [] => {
+                let new = unpaid.iter().find(fits);
+                new.map_or((first, use_of_first), |new| (new.channel_id, ChannelUse::Jit))
+            }
+            [one] => (one.channel_id, ChannelUse::Jit),
+            // A fee pays for one.
+            _ => (first, ChannelUse::Other),
+        }
     }
 
-    /// What a fee may be taken over: one channel that was accepted for a lease. Parts of a payment
-    /// name it several times.
+    /// What the wallet knows of the channels that a payment without a lease came over. Parts of a payment
+    /// name one several times.
     fn use_of(&self, channels: &[(ChannelId, Option<u128>)]) -> ChannelUse {
         let Some((first, others)) = channels.split_first() else { return ChannelUse::Other };
         match first {
@@ -548,13 +555,16 @@ impl RecipientRole {
 
     /// Whether the LSP of one of them may be withholding its funding until its fee is paid.
     fn are_unfunded(&self, channels: &[(ChannelId, Option<u128>)]) -> bool {
-        let known = self.node.channel_manager.list_channels();
         channels.iter().any(|(id, user_channel_id)| {
-            let confirmed = |c: &ChannelDetails| c.confirmations.is_some_and(|blocks| blocks > 0);
-            let is_funded = known.iter().any(|c| c.channel_id == *id && confirmed(c));
             let is_paid = self.node.leases.paid_over(id).is_some();
-            user_channel_id.is_some_and(is_jit) && !is_paid && !is_funded
+            user_channel_id.is_some_and(is_jit) && !is_paid && !self.is_funded(id)
         })
+    }
+
+    fn is_funded(&self, id: &ChannelId) -> bool {
+        let confirmed = |c: &ChannelDetails| c.confirmations.is_some_and(|blocks| blocks > 0);
+        let known = self.node.channel_manager.list_channels();
+        known.iter().any(|c| c.channel_id == *id && confirmed(c))
     }
 
     fn claim(&self, payment: &Claimable) {

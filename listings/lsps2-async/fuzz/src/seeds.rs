@@ -244,6 +244,7 @@ fn jit_tables(seeds: &mut Seeds) {
             payment_hash: PaymentHash([1; 32]),
             intercept_ids: vec![InterceptId([1; 32])],
         }),
+        ended: vec![InterceptId([6; 32])],
         fee_paid: false,
     };
     let opening = Opening {

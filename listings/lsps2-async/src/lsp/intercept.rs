@@ -42,6 +42,9 @@ use crate::lsp::skim::{attribute_skim, book_skim};
 /// How often LSPS2 is told of one failure: each call takes one stale payment out of its queue.
 const MAX_STALE_PAYMENTS: usize = 32;
 
+/// How many HTLCs are remembered for which a fee was owed again.
+const MAX_ENDED: usize = 16;
+
 /// The desk's time limits and channel sizes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeskSettings {

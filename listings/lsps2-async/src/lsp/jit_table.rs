@@ -108,6 +108,9 @@ pub struct OpenChannel {
     pub counted: Vec<InboundHtlc>,
     /// The payment that is being forwarded less the fee, if one is.
     pub fee_payment: Option<FeePayment>,
+    /// HTLCs that carried the fee until another of the client's failed and none with a skim was on its
+    /// way any more: the last few. LDK may tell only then that one of them was claimed.
+    pub ended: Vec<InterceptId>,
     /// Whether the whole fee has been skimmed. From then on payments pass in full.
     pub fee_paid: bool,
 }
@@ -364,6 +367,7 @@ impl_writeable_tlv_based!(OpenChannel, {
     (6, counted, required_vec),
     (7, fee_payment, option),
     (8, fee_paid, required),
+    (9, ended, optional_vec),
 });
 
 impl_writeable_tlv_based!(FeePayment, {
@@ -477,6 +481,7 @@ mod tests {
                 payment_hash: PaymentHash([1; 32]),
                 intercept_ids: vec![InterceptId([2; 32])],
             }),
+            ended: vec![InterceptId([4; 32])],
             fee_paid: false,
         };
         let opening = Opening {
@@ -491,7 +496,12 @@ mod tests {
             JitState::Sold,
             JitState::Opening(opening),
             JitState::Open(open.clone()),
-            JitState::Open(OpenChannel { fee_payment: None, counted: vec![], ..open }),
+            JitState::Open(OpenChannel {
+                fee_payment: None,
+                counted: vec![],
+                ended: vec![],
+                ..open
+            }),
             retired(RetiredWhy::ChannelClosed),
             retired(RetiredWhy::LostByLsps2),
             retired(RetiredWhy::OpenAbandoned),

@@ -12,6 +12,7 @@ use lightning::events::HTLCHandlingFailureType;
 use lightning::ln::channel_state::ChannelDetails;
 use lightning::ln::channelmanager::{AChannelManager, InterceptId};
 use lightning::ln::types::ChannelId;
+use lightning::types::payment::PaymentHash;
 use lightning::util::errors::APIError;
 use lightning::util::persist::KVStore;
 use lightning_liquidity::lsps0::ser::LSPSRequestId;
@@ -278,8 +279,8 @@ pub struct ChannelView {
     pub counterparty: PublicKey,
     /// Whether `channel_ready` was exchanged.
     pub is_ready: bool,
-    /// The opening fee, in msat, on HTLCs that are on their way to the client.
-    pub skim_in_flight_msat: u64,
+    /// The payment of each HTLC that is on its way to the client and from which something was skimmed.
+    pub skimmed: Vec<PaymentHash>,
 }
 
 impl From<&ChannelDetails> for ChannelView {
@@ -290,7 +291,10 @@ impl From<&ChannelDetails> for ChannelView {
             user_channel_id: details.user_channel_id,
             counterparty: details.counterparty.node_id,
             is_ready: details.is_channel_ready,
-            skim_in_flight_msat: in_flight.filter_map(|htlc| htlc.skimmed_fee_msat).sum(),
+            skimmed: in_flight
+                .filter(|htlc| htlc.skimmed_fee_msat.is_some_and(|skim_msat| skim_msat > 0))
+                .map(|htlc| htlc.payment_hash)
+                .collect(),
         }
     }
 }
@@ -312,7 +316,7 @@ pub trait Switch {
     /// The height of the best block.
     fn height(&self) -> u32;
 
-    /// The channels the LSP opened to `client`.
+    /// The channels with `client`, whoever opened them.
     fn channels_with(&self, client: &PublicKey) -> Vec<ChannelView>;
 
     /// Hands over a funding transaction. With `manual_broadcast`, LDK does not broadcast it.
@@ -347,7 +351,7 @@ impl<M: AChannelManager> Switch for M {
 
     fn channels_with(&self, client: &PublicKey) -> Vec<ChannelView> {
         let channels = self.get_cm().list_channels_with_counterparty(client);
-        channels.iter().filter(|details| details.is_outbound).map(ChannelView::from).collect()
+        channels.iter().map(ChannelView::from).collect()
     }
 
     fn fund(

@@ -52,6 +52,7 @@ mod tests {
             skimmed_fee_msat: 0,
             counted: Vec::new(),
             fee_payment: None,
+            ended: Vec::new(),
             fee_paid: false,
         }
     }

@@ -219,7 +219,7 @@ impl FakeSwitch {
             user_channel_id: USER_ID,
             counterparty: node(1),
             is_ready,
-            skim_in_flight_msat: 0,
+            skimmed: Vec::new(),
         });
     }
 
@@ -277,18 +277,19 @@ impl Switch for FakeSwitch {
         let mut channels = self.channels.lock().unwrap().clone();
         channels.retain(|view| view.counterparty == *client);
         let out = self.out.lock().unwrap();
-        let skims_msat = out.iter().map(Outgoing::skim_msat).sum();
+        let with_skim = out.iter().filter(|sent| sent.skim_msat() > 0);
+        let skimmed: Vec<_> = with_skim.map(|sent| sent.htlc.payment_hash).collect();
         if self.strays.load(Ordering::Relaxed) {
             let other = channels.first().cloned();
             channels.extend(other.map(|view| ChannelView {
                 channel_id: ChannelId([3; 32]),
-                skim_in_flight_msat: skims_msat,
+                skimmed,
                 ..view
             }));
             return channels;
         }
         for view in &mut channels {
-            view.skim_in_flight_msat = skims_msat;
+            view.skimmed.clone_from(&skimmed);
         }
         channels
     }

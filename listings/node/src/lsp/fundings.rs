@@ -118,24 +118,11 @@ impl LspRole {
         self.node.peer_manager.process_events();
     }
 
-    /// The client has claimed something over these channels: their fundings are owed, whichever lease
-    /// the fee was for. LSPS2 broadcasts at each forward once it has the whole fee, and the chain may be
-    /// away just then, or refuse it for a reason that passes: the wallet has it on disk, and the node
+    /// Fundings that are paid for. LSPS2 broadcasts at each forward once it has the whole fee, and the chain
+    /// may be away just then, or refuse it for a reason that passes: the wallet has it on disk, and the node
     /// broadcasts it again at each block.
-    pub(super) fn fund_what_was_claimed_over(&self, claimed: &[OutboundHTLCLocator]) {
-        let records = claimed.iter().filter_map(|htlc| self.table.by_channel_id(htlc.channel_id));
-        self.note_funded(records);
-        // The fee may have come over another channel.
-        self.keep_broadcasting();
-    }
-
-    /// The same for all that is paid for: a crash may have come first.
     pub(super) fn keep_broadcasting(&self) {
-        self.note_funded(self.table.all().into_iter().filter(is_claimed_over));
-    }
-
-    fn note_funded(&self, records: impl IntoIterator<Item = JitRecord>) {
-        for record in records {
+        for record in self.table.all().into_iter().filter(is_paid_for) {
             let safe = record.funding.filter(|funding| funding.broadcast_safe);
             if let Some(funding) = safe {
                 self.node.wallet.note_broadcast(&funding.transaction);
@@ -198,8 +185,8 @@ impl LspRole {
                     forget(desk, record.user_channel_id, &funding.transaction).await;
                 }
             }
-            // While an HTLC that went over it is not failed, the client may be owed the funding.
-            Some(open) if open.fee_payment.is_some() => {}
+            // While an HTLC that went over it is not failed, the client may be owed the funding. The payment
+            // with the fee may have gone over another channel.
             Some(_) | None => self.settle_by_stake(desk, record).await,
         }
     }
@@ -312,10 +299,10 @@ fn was_closed(record: &JitRecord) -> bool {
     matches!(&record.state, JitState::Retired(retired) if retired.why == RetiredWhy::ChannelClosed)
 }
 
-/// A fee was taken for it, though perhaps not all of it: a payment in parts brings one part after the
-/// other.
-fn is_claimed_over(record: &JitRecord) -> bool {
-    record.open().is_some_and(|open| open.fee_paid || open.skimmed_fee_msat > 0)
+/// What a client with sense claims over a channel whose funding is withheld brings the whole fee. Whoever
+/// claims something else does not get the LSP to fund it.
+fn is_paid_for(record: &JitRecord) -> bool {
+    record.open().is_some_and(|open| open.fee_paid)
 }
 
 /// The open channel of a record whose funding is withheld, if nobody pays or has paid for it. One with
@@ -376,6 +363,7 @@ mod tests {
             skimmed_fee_msat: 0,
             counted: vec![],
             fee_payment,
+            ended: vec![],
             fee_paid,
         })
     }
@@ -395,14 +383,14 @@ mod tests {
     #[test]
     fn only_a_funding_that_the_fee_was_paid_for_is_broadcast() {
         let fee = FeePayment { payment_hash: PaymentHash([1; 32]), intercept_ids: vec![] };
-        assert!(is_claimed_over(&record(open(None, true))));
-        assert!(!is_claimed_over(&record(open(Some(fee), false))));
-        assert!(!is_claimed_over(&record(JitState::Sold)));
+        assert!(is_paid_for(&record(open(None, true))));
+        assert!(!is_paid_for(&record(open(Some(fee), false))));
+        assert!(!is_paid_for(&record(JitState::Sold)));
         let mut in_part = open(None, false);
         if let JitState::Open(open) = &mut in_part {
             (open.opening_fee_msat, open.skimmed_fee_msat) = (2, 1);
         }
-        assert!(is_claimed_over(&record(in_part)), "some of it was taken");
+        assert!(!is_paid_for(&record(in_part)), "the rest may never come");
     }
 
     #[test]

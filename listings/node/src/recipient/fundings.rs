@@ -245,15 +245,18 @@ impl RecipientRole {
         verdict: &Verdict,
         named: Option<LeaseId>,
     ) -> bool {
-        let lease = match verdict {
-            Verdict::ConsumeThenClaim { lease, .. } => Some(*lease),
-            Verdict::Claim if self.came_over_unpaid(payment) => named,
+        let (lease, paid_for) = match verdict {
+            Verdict::ConsumeThenClaim { lease, consumption } => {
+                (Some(*lease), Some(consumption.channel_id))
+            }
+            Verdict::Claim if self.came_over_unpaid(payment) => (named, None),
             Verdict::Claim => return false,
         };
         let lease = lease.and_then(|id| self.node.leases.get(&id));
         // This LSP funds the channel after the claim.
         let is_trusted = lease.is_some_and(|r| r.lease.trust_model == TrustModel::ClientTrustsLsp);
-        !is_trusted && !self.is_confirmed_enough(payment)
+        let came_over = payment.channels.iter().map(|(id, _)| *id);
+        !is_trusted && !self.are_confirmed_enough(came_over.chain(paid_for))
     }
 
     fn came_over_unpaid(&self, payment: &Claimable) -> bool {
@@ -262,11 +265,11 @@ impl RecipientRole {
         })
     }
 
-    fn is_confirmed_enough(&self, payment: &Claimable) -> bool {
+    fn are_confirmed_enough(&self, mut ids: impl Iterator<Item = ChannelId>) -> bool {
         let wanted = self.funding_policy.confirmations;
         let channels = self.node.channel_manager.list_channels();
-        payment.channels.iter().all(|(id, _)| {
-            let channel = channels.iter().find(|channel| channel.channel_id == *id);
+        ids.all(|id| {
+            let channel = channels.iter().find(|channel| channel.channel_id == id);
             channel.is_some_and(|channel| channel.confirmations.unwrap_or(0) >= wanted)
         })
     }
@@ -316,7 +319,7 @@ impl RecipientRole {
             if height.saturating_add(BEFORE_DEADLINE) >= deadline {
                 let why = "the funding of its channel has not confirmed in time".to_owned();
                 self.fail_back(&payment, why);
-            } else if self.is_confirmed_enough(&payment) {
+            } else if self.are_confirmed_enough(payment.channels.iter().map(|(id, _)| *id)) {
                 // What cannot be written now goes on waiting, and is judged again in a second.
                 let _ = self.on_claimable(payment).await;
             }

@@ -42,7 +42,7 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
     }
 
     /// Whether this client has another JIT channel, or is about to have it, whose funding is withheld
-    /// and for which nothing was paid yet. With two of them at once, LDK may send each payment over the
+    /// and whose fee is not paid yet. With two of them at once, LDK may send each payment over the
     /// channel of the other: the client could then have money in both, and fail one of the fees.
     fn another_is_unpaid(&self, record: &JitRecord) -> bool {
         let mut others = self.table.all();
@@ -56,10 +56,7 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
                 let planned = self.plans_out.contains(&other.user_channel_id);
                 planned || self.view_by_user_id(other).is_some()
             }
-            JitState::Open(open) => {
-                let nothing_paid = !open.fee_paid && open.skimmed_fee_msat == 0;
-                nothing_paid && self.view(other, open.channel_id).is_some()
-            }
+            JitState::Open(open) => !open.fee_paid && self.view(other, open.channel_id).is_some(),
             JitState::Sold | JitState::Retired(_) => false,
         })
     }
@@ -193,6 +190,7 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
             skimmed_fee_msat: 0,
             counted: Vec::new(),
             fee_payment: Some(FeePayment { payment_hash, intercept_ids }),
+            ended: Vec::new(),
             fee_paid: false,
         });
         self.table.put(record.clone()).await?;

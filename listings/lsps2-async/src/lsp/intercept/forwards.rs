@@ -35,8 +35,8 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
         let paid_by = prev_htlcs.iter().filter_map(intercept_id).collect::<Vec<_>>();
         let records = self.table.all();
         let named = records.iter().filter_map(JitRecord::open).find(|open| {
-            let fee = open.fee_payment.as_ref();
-            fee.is_some_and(|fee| fee.intercept_ids.iter().any(|id| paid_by.contains(id)))
+            let fee = open.fee_payment.iter().flat_map(|fee| &fee.intercept_ids);
+            fee.chain(&open.ended).any(|id| paid_by.contains(id))
         });
         if let Some(open) = named {
             return vec![(open.channel_id, open.owed_msat())];
@@ -111,9 +111,9 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
     /// Handles `Event::HTLCHandlingFailed`.
     ///
     /// Nothing was skimmed from an HTLC that failed, so the account stays as it is. LSPS2 takes any
-    /// failure on the channel for that of the payment with the fee; it is told only when no HTLC
-    /// with a skim is on its way. The payment may have gone over another channel with the client, so
-    /// that none is on its way ends it for each of the client's leases.
+    /// failure on the channel for that of the payment with the fee; it is told only when nothing of that
+    /// payment is on its way. It may have gone over another channel with the client, so each of the
+    /// client's leases is looked at.
     pub async fn htlc_handling_failed<L: Lsps2Service>(
         &mut self,
         lsps2: &L,
@@ -125,11 +125,7 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
         };
         let own = self.table.by_channel_id(*channel_id).filter(|record| record.open().is_some());
         let mut failed = self.fees_of(*node_id, *channel_id);
-        if let Some(record) = failed.first()
-            && self.fee_in_flight(record)
-        {
-            failed.clear();
-        }
+        failed.retain(|record| !self.fee_in_flight(record));
         if failed.is_empty() {
             return Ok(match own.as_ref().and_then(JitRecord::open) {
                 None => FeeOutcome::NotJit,
@@ -158,11 +154,13 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
         records
     }
 
-    /// LDK forwards over whichever channel with the client will do, whatever channel it was told. A skim
-    /// over another one may be that of another lease: then this one is ended a little later.
+    /// LDK forwards over whichever channel with the client will do, whatever channel it was told.
     pub(super) fn fee_in_flight(&self, record: &JitRecord) -> bool {
+        let Some(fee) = record.open().and_then(|open| open.fee_payment.as_ref()) else {
+            return false;
+        };
         let channels = self.switch.channels_with(&record.client_node_id);
-        channels.iter().any(|view| view.skim_in_flight_msat > 0)
+        channels.iter().any(|view| view.skimmed.contains(&fee.payment_hash))
     }
 
     /// The fee is owed again, here and in LSPS2. Each call takes one payment out of LSPS2's queue
@@ -176,7 +174,10 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
         let Some(open) = open_mut(&mut record) else {
             return Ok(record);
         };
-        open.fee_payment = None;
+        if let Some(fee) = open.fee_payment.take() {
+            open.ended.extend(fee.intercept_ids);
+            open.ended.drain(..open.ended.len().saturating_sub(MAX_ENDED));
+        }
         let channel_id = open.channel_id;
         self.table.put(record.clone()).await?;
         for _ in 0..MAX_STALE_PAYMENTS {

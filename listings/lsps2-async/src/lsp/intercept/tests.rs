@@ -940,6 +940,7 @@ fn another_channel(trust_model: TrustModel, fee_paid: bool) -> (JitRecord, Chann
         skimmed_fee_msat: if fee_paid { FEE } else { 0 },
         counted: Vec::new(),
         fee_payment: None,
+        ended: Vec::new(),
         fee_paid,
     });
     let record = JitRecord { scid: SCID + 1, user_channel_id, trust_model, state, ..sold() };
@@ -948,7 +949,7 @@ fn another_channel(trust_model: TrustModel, fee_paid: bool) -> (JitRecord, Chann
         user_channel_id,
         counterparty: node(1),
         is_ready: true,
-        skim_in_flight_msat: 0,
+        skimmed: Vec::new(),
     };
     (record, view)
 }
@@ -1054,4 +1055,57 @@ async fn a_fee_is_that_of_the_lease_it_was_handed_over_for() {
     let fee = Some(FEE);
     bench.desk.payment_forwarded(&bench.lsps2, &prev, &next, fee, bench.now).await.unwrap();
     assert_eq!(paid(&bench), Some((FEE, true)));
+}
+
+/// Another of the client's HTLCs fails, and the claim of the one with the fee is told of after that.
+#[tokio::test]
+async fn a_claim_that_is_told_of_late_is_a_fee_all_the_same() {
+    let (mut first, _) = another_channel(TrustModel::ClientTrustsLsp, false);
+    let (prev, next) = went(5, CHANNEL);
+    if let JitState::Open(open) = &mut first.state {
+        let intercept_ids = vec![forwards::intercept_id(&prev[0]).unwrap()];
+        let payment_hash = PaymentHash([1; 32]);
+        open.fee_payment = Some(FeePayment { payment_hash, intercept_ids });
+    }
+    let scid = first.scid;
+    let mut bench = Bench::new(sold()).await;
+    bench.desk.table().insert(first).await.unwrap();
+    let (node_id, channel_id) = (Some(node(1)), CHANNEL);
+    let failure = HTLCHandlingFailureType::Forward { node_id, channel_id };
+    bench.desk.htlc_handling_failed(&bench.lsps2, &failure, bench.now).await.unwrap();
+    let open = |bench: &Bench| bench.desk.table().get(scid).unwrap().open().cloned().unwrap();
+    assert_eq!(open(&bench).fee_payment, None);
+    let fee = Some(FEE);
+    bench.desk.payment_forwarded(&bench.lsps2, &prev, &next, fee, bench.now).await.unwrap();
+    assert!(open(&bench).fee_paid);
+}
+
+/// The skim of one lease is on its way and says nothing of the other.
+#[tokio::test]
+async fn a_fee_fails_although_that_of_another_lease_is_on_its_way() {
+    let mut bench = Bench::new(sold()).await;
+    let mut scids = Vec::new();
+    for (byte, scid) in [(1, SCID + 1), (2, SCID + 2)] {
+        let (mut record, mut view) = another_channel(TrustModel::ClientTrustsLsp, false);
+        (record.scid, record.user_channel_id) = (scid, scid.into());
+        view.channel_id = ChannelId([byte; 32]);
+        if let JitState::Open(open) = &mut record.state {
+            open.channel_id = view.channel_id;
+            let payment_hash = PaymentHash([byte; 32]);
+            open.fee_payment = Some(FeePayment { payment_hash, intercept_ids: Vec::new() });
+        }
+        bench.desk.table().insert(record).await.unwrap();
+        bench.switch.channels.lock().unwrap().push(view);
+        scids.push(scid);
+    }
+    let sent = Outgoing { htlc: htlc(1, 1, PAYMENT), amount_msat: PAYMENT - FEE };
+    bench.switch.out.lock().unwrap().push(sent);
+    let (node_id, channel_id) = (Some(node(1)), ChannelId([1; 32]));
+    let failure = HTLCHandlingFailureType::Forward { node_id, channel_id };
+    bench.desk.htlc_handling_failed(&bench.lsps2, &failure, bench.now).await.unwrap();
+    let is_owed = |scid: &u64| {
+        let record = bench.desk.table().get(*scid).unwrap();
+        record.open().unwrap().fee_payment.is_none()
+    };
+    assert_eq!(scids.iter().map(is_owed).collect::<Vec<_>>(), [false, true]);
 }
