@@ -5,6 +5,7 @@ mod processes;
 
 use guide::lab;
 use guide::world::{PATIENCE, Story, World, is_wire};
+use lightning::ln::channelmanager::Bolt11InvoiceParameters;
 use lsps2_async::lease::{LeaseState, TrustModel};
 use lsps2_async::lsp::intercept::DeskSettings;
 use lsps2_async::payer::PayerMode;
@@ -58,6 +59,40 @@ async fn a_recipient_that_crashes_around_the_claim_is_paid_for_one_fee() {
         Fault::at(points::AFTER_CLAIM_FUNDS),
     ];
     recipient_crashes_at(TrustModel::ClientTrustsLsp, &faults).await;
+}
+
+/// The lease is spent, and the wallet comes back too late to claim: nobody has paid for the channel.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_over_a_channel_whose_payment_ran_out_is_refused() {
+    let (mut world, from) = waiting_for_the_recipient(TrustModel::ClientTrustsLsp).await;
+    let armed = world.faults("recipient");
+    armed.arm(Fault::at(points::AFTER_CONSUMED));
+    world.start_recipient().await.unwrap();
+    tokio::time::timeout(PATIENCE, armed.wait()).await.unwrap();
+    let client = world.recipient().id();
+    world.crash_recipient().await;
+    let channels = world.lsp().channel_manager().list_channels_with_counterparty(&client);
+    let [htlc] = &channels[0].pending_outbound_htlcs[..] else { panic!("{channels:?}") };
+    // LDK fails a payment back 39 blocks before it expires, and an LSP waits for three blocks more.
+    let height = world.chain.height().await.unwrap();
+    world.mine(htlc.cltv_expiry - 20 - height).await.unwrap();
+    world.start_recipient().await.unwrap();
+    world.see_htlc(from, "payer", HtlcState::Failed).await.unwrap();
+    world.rest().await.unwrap();
+    lab::end(&world).await.unwrap();
+
+    let amount_msats = Some(20_000_000);
+    let params = Bolt11InvoiceParameters { amount_msats, ..Default::default() };
+    let invoice = world.recipient().channel_manager().create_bolt11_invoice(params).unwrap();
+    assert_eq!(invoice.route_hints().len(), 1, "it leads over the channel");
+    let from = world.transcript.position();
+    world.payer().pay_invoice(&invoice, None).unwrap();
+    let reason = world.see_judgement(from).await.unwrap().unwrap_err();
+    assert!(reason.starts_with("no fee, or not all of it"), "{reason}");
+    world.see_htlc(from, "payer", HtlcState::Failed).await.unwrap();
+    world.rest().await.unwrap();
+    lab::end(&world).await.unwrap();
+    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

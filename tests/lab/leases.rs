@@ -139,7 +139,7 @@ async fn the_fee_of_a_second_lease_is_not_for_a_channel_that_is_too_small() {
     let (world, leases) = with_an_lsp_that(Conduct::OpensNothing, trust, 3).await;
     lab::begin(&world, "small", "A fee for a small channel").await.unwrap();
     paid(&world, &leases[0], 50_000_000).await;
-    for (capacity_sat, is_enough) in [(39_999, false), (40_000, true)] {
+    for (capacity_sat, is_enough) in [(37_999, false), (38_000, true)] {
         let from = world.transcript.position();
         world.lsp().open_channel(world.recipient().id(), capacity_sat, false).unwrap();
         let ready = |e: &Entry| e.node == "recipient" && channel_is(e, "ready", "lsp");

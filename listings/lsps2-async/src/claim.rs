@@ -88,8 +88,9 @@ pub struct Arrival<'a> {
     pub channel_id: ChannelId,
     /// What the wallet knows of that channel, or of all of them.
     pub channel_use: ChannelUse,
-    /// Whether any of those channels was accepted for a lease, had no fee taken over it yet, and is
-    /// not confirmed.
+    /// Whether any of those channels, or the one that the fee pays for, was accepted for a lease, is not
+    /// confirmed, and nothing with a fee was claimed over it yet
+    /// ([`LeaseStore::settled_over`](crate::lease::LeaseStore::settled_over)).
     pub unfunded: bool,
 }
 

@@ -524,17 +524,19 @@ impl RecipientRole {
             payment.channels.iter().any(|(id, _)| *id == channel.channel_id)
         };
         let fits = |channel: &&ChannelDetails| {
-            let gross_msat = payment.amount_msat.saturating_add(payment.skimmed_fee_msat);
             let value_msat = channel.channel_value_satoshis.saturating_mul(1_000);
-            channel.is_channel_ready && value_msat >= gross_msat
+            channel.is_channel_ready && value_msat >= payment.amount_msat
+        };
+        let elsewhere = |channel: &ChannelDetails| {
+            payment.channels.iter().any(|(id, _)| *id != channel.channel_id)
         };
         match &unpaid.iter().filter(came).collect::<Vec<_>>()[..] {
             [] => {
                 let new = unpaid.iter().find(fits);
                 new.map_or((first, use_of_first), |new| (new.channel_id, ChannelUse::Jit))
             }
-            [one] => (one.channel_id, ChannelUse::Jit),
-            // A fee pays for one.
+            [one] if fits(one) || !elsewhere(one) => (one.channel_id, ChannelUse::Jit),
+            // A fee pays for one, and for all of the payment.
             _ => (first, ChannelUse::Other),
         }
     }
@@ -556,7 +558,7 @@ impl RecipientRole {
     /// Whether the LSP of one of them may be withholding its funding until its fee is paid.
     fn are_unfunded(&self, channels: &[(ChannelId, Option<u128>)]) -> bool {
         channels.iter().any(|(id, user_channel_id)| {
-            let is_paid = self.node.leases.paid_over(id).is_some();
+            let is_paid = self.node.leases.settled_over(id);
             user_channel_id.is_some_and(is_jit) && !is_paid && !self.is_funded(id)
         })
     }

@@ -190,6 +190,17 @@ impl<K: KVStore> LeaseStore<K> {
         paid.map(|record| record.lease.id)
     }
 
+    /// Whether the payment whose opening fee was taken over this channel is claimed: see
+    /// [`Self::settle`]. A lease is consumed before that, and its HTLC may run out in between: then
+    /// nothing was paid.
+    pub fn settled_over(&self, channel_id: &ChannelId) -> bool {
+        let state = self.lock();
+        state.records.values().any(|record| match &record.state {
+            LeaseState::Consumed(by) => by.channel_id == *channel_id && by.settled,
+            LeaseState::Active | LeaseState::Expired => false,
+        })
+    }
+
     /// Every record, newest validity first.
     pub fn list(&self) -> Vec<LeaseRecord> {
         let mut records: Vec<_> = self.lock().records.values().cloned().collect();

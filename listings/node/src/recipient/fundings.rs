@@ -261,7 +261,7 @@ impl RecipientRole {
 
     fn came_over_unpaid(&self, payment: &Claimable) -> bool {
         payment.channels.iter().any(|(id, user_channel_id)| {
-            user_channel_id.is_some_and(is_jit) && self.node.leases.paid_over(id).is_none()
+            user_channel_id.is_some_and(is_jit) && !self.node.leases.settled_over(id)
         })
     }
 
