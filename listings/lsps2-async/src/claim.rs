@@ -82,9 +82,10 @@ pub struct Arrival<'a> {
     pub metadata: Option<&'a BTreeMap<u64, Vec<u8>>>,
     /// The counterparty of each channel the payment came over.
     pub channel_peers: &'a [PublicKey],
-    /// The channel that a fee pays for: the first of those channels. If a fee was taken over that one
-    /// before, another channel of the same peer that was accepted for a lease and that nothing was paid
-    /// for yet: LDK forwards over whichever channel will do.
+    /// The channel that a fee pays for: mostly the one that the payment came over. LDK forwards over
+    /// whichever channel will do. If the payment, or a part of it, came over one that is paid for, this is
+    /// another of the same peer that was accepted for a lease, that nothing was paid for yet, and that
+    /// has room for the payment.
     pub channel_id: ChannelId,
     /// What the wallet knows of that channel, or of all of them.
     pub channel_use: ChannelUse,

@@ -299,7 +299,7 @@ fn was_closed(record: &JitRecord) -> bool {
     matches!(&record.state, JitState::Retired(retired) if retired.why == RetiredWhy::ChannelClosed)
 }
 
-/// What a client with sense claims over a channel whose funding is withheld brings the whole fee. Whoever
+/// What an honest wallet claims over a channel whose funding is withheld brings the whole fee. Whoever
 /// claims something else does not get the LSP to fund it.
 fn is_paid_for(record: &JitRecord) -> bool {
     record.open().is_some_and(|open| open.fee_paid)

@@ -118,7 +118,8 @@ impl<S: Deref<Target: Switch>, K: KVStore> JitDesk<S, K> {
     }
 
     /// The channels that must be opened and are not: their client was away, another channel had to be
-    /// paid for first, or a restart took the consumed `OpenChannel` event with it. Call it when a peer connects and with every sweep.
+    /// paid for first, or a restart took the consumed `OpenChannel` event with it. Call it when a peer
+    /// connects and with every sweep.
     pub fn pending_opens(&mut self, connected: impl Fn(&PublicKey) -> bool) -> Vec<OpenPlan> {
         let mut plans = Vec::new();
         for record in self.table.all() {
