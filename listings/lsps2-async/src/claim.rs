@@ -98,9 +98,9 @@ pub struct Arrival<'a> {
 /// What a wallet knows of the channel a payment came over. An opening fee pays for one channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChannelUse {
-    /// It was accepted for a lease ([`jit_user_channel_id`]), and no fee was taken over it yet.
+    /// It was accepted for a lease ([`jit_user_channel_id`]), and no fee was taken for it yet.
     Jit,
-    /// The fee of this lease was taken over it ([`LeaseStore::paid_over`]).
+    /// The fee of this lease was taken for it ([`LeaseStore::paid_over`]).
     ///
     /// [`LeaseStore::paid_over`]: crate::lease::LeaseStore::paid_over
     Paid(LeaseId),
@@ -177,7 +177,7 @@ pub enum Refusal {
         /// The smallest payment under the lease, in msat.
         smallest_msat: u64,
     },
-    /// The channel was opened, and paid for, under another lease.
+    /// The channel was opened, and paid for, under another lease, and none has come for this one.
     #[error("{skimmed_fee_msat} msat were skimmed over a channel that lease {by} has paid for")]
     ChannelPaid {
         /// What was skimmed, in msat.

@@ -54,7 +54,8 @@ pub struct PathPolicy {
     /// for a larger amount needs that amount.
     ///
     /// Above the default, a payment over a lease may fit into a channel there is. LDK then forwards it
-    /// over that one, skimmed, and [`judge`](crate::claim::judge) refuses it.
+    /// over that one, skimmed, and the fee is for the new one: name that to
+    /// [`judge`](crate::claim::judge), which refuses it otherwise.
     pub enough_inbound_msat: u64,
     /// A lease is used only while at least this long remains until its `valid_until`.
     pub min_validity_left: Duration,

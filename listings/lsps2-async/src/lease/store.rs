@@ -180,7 +180,7 @@ impl<K: KVStore> LeaseStore<K> {
         self.lock().records.get(id).cloned()
     }
 
-    /// The lease whose opening fee was taken over this channel.
+    /// The lease whose opening fee was taken for this channel, over whichever it came.
     pub fn paid_over(&self, channel_id: &ChannelId) -> Option<LeaseId> {
         let state = self.lock();
         let paid = state.records.values().find(|record| match &record.state {
@@ -190,7 +190,7 @@ impl<K: KVStore> LeaseStore<K> {
         paid.map(|record| record.lease.id)
     }
 
-    /// Whether the payment whose opening fee was taken over this channel is claimed: see
+    /// Whether the payment whose opening fee was taken for this channel is claimed: see
     /// [`Self::settle`]. A lease is consumed before that, and its HTLC may run out in between: then
     /// nothing was paid.
     pub fn settled_over(&self, channel_id: &ChannelId) -> bool {

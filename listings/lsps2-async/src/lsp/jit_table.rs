@@ -108,8 +108,8 @@ pub struct OpenChannel {
     pub counted: Vec<InboundHtlc>,
     /// The payment that is being forwarded less the fee, if one is.
     pub fee_payment: Option<FeePayment>,
-    /// HTLCs that carried the fee until another of the client's failed and none with a skim was on its
-    /// way any more: the last few. LDK may tell only then that one of them was claimed.
+    /// HTLCs that carried the fee until another of the client's failed and nothing of their payment was
+    /// on its way any more: the last few. LDK may tell only then that one of them was claimed.
     pub ended: Vec<InterceptId>,
     /// Whether the whole fee has been skimmed. From then on payments pass in full.
     pub fee_paid: bool,
